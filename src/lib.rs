@@ -1,0 +1,1 @@
+//! A gRPC gateway to iFlytek's yeta outbound-call platform.

@@ -1,0 +1,3 @@
+//! The `yeta-gateway` binary.
+
+fn main() {}
