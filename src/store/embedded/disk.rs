@@ -1,0 +1,257 @@
+//! What lies on disk, and how: three keyspaces of one fjall database.
+//!
+//! | keyspace | key | value |
+//! |---|---|---|
+//! | `log` | number of the entry, u64 big-endian | the entry, see [`encode`] |
+//! | `ids` | event id | number of the entry |
+//! | `meta` | `store`, `state` | the log's name; where it begins and ends |
+//!
+//! Every commit writes all three in one atomic batch and syncs it before anybody can see it.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use super::OpenError;
+use super::repair;
+use crate::push::{Cursor, EventId, Position, StoreId};
+use crate::store::{Entry, NewEntry};
+
+/// The fjall database of a log.
+pub(super) struct Disk {
+    db: Database,
+    log: Keyspace,
+    ids: Keyspace,
+    meta: Keyspace,
+}
+
+/// Where the log begins and ends; written with every commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    /// The position before the oldest entry retained.
+    pub earliest: Position,
+    /// The position after the newest entry.
+    pub end: Position,
+    /// How many bytes the entries have together, before compression.
+    pub bytes: u64,
+    /// When the newest entry was received, in milliseconds since 1970.
+    pub last_received_ms: u64,
+}
+
+/// An entry that has been given its place.
+pub(super) struct Placed<'a> {
+    pub number: u64,
+    pub received_at_ms: u64,
+    pub entry: &'a NewEntry,
+}
+
+/// One step of a walk through the log.
+pub(super) enum Step {
+    /// The entry of that number.
+    Entry(u64, Entry),
+    /// Something lies there that can't be read.
+    Unreadable,
+}
+
+/// The oldest entries, chosen for removal.
+#[derive(Default)]
+pub(super) struct Expired {
+    /// Number, id and size of each.
+    pub entries: Vec<(u64, EventId, u64)>,
+}
+
+const FORMAT: u8 = 1;
+const HEADER: usize = 1 + 8 + EventId::LEN + 4;
+
+impl Disk {
+    /// Opens the database, and makes it where there is none.
+    pub fn open(path: &Path) -> Result<(Self, StoreId, State), OpenError> {
+        let failed = |error| OpenError::from_fjall(path, error);
+        std::fs::create_dir_all(path).map_err(|error| OpenError::Io { path: path.into(), error })?;
+        let db = match Database::builder(path).open() {
+            // A batch that a crash tore can look damaged instead of short; see `repair`.
+            Err(fjall::Error::JournalRecovery(error)) if repair::cut_last_batch(path, &error) => {
+                Database::builder(path).open().map_err(failed)?
+            }
+            other => other.map_err(failed)?,
+        };
+        let keyspace = |name| db.keyspace(name, KeyspaceCreateOptions::default).map_err(failed);
+        let (log, ids, meta) = (keyspace("log")?, keyspace("ids")?, keyspace("meta")?);
+        let disk = Self { db, log, ids, meta };
+        let store = match disk.meta.get("store").map_err(failed)? {
+            Some(bytes) => StoreId(bytes.as_ref().try_into().map_err(|_| OpenError::Damaged {
+                path: path.into(),
+                detail: "the log's name is not readable".into(),
+            })?),
+            None => disk.name_it().map_err(failed)?,
+        };
+        let state = match disk.meta.get("state").map_err(failed)? {
+            Some(bytes) => State::decode(&bytes).ok_or_else(|| OpenError::Damaged {
+                path: path.into(),
+                detail: "the record of where the log ends is not readable".into(),
+            })?,
+            None => State::default(),
+        };
+        Ok((disk, store, state))
+    }
+
+    fn name_it(&self) -> fjall::Result<StoreId> {
+        let store = StoreId(rand::random());
+        self.meta.insert("store", store.0)?;
+        self.db.persist(PersistMode::SyncAll)?;
+        Ok(store)
+    }
+
+    /// Whether an earlier failure has closed the database to writes until it is opened anew.
+    pub fn is_broken(&self) -> bool {
+        self.db.persist(PersistMode::Buffer).is_err()
+    }
+
+    /// The number of the entry that holds this content.
+    pub fn find(&self, id: &EventId) -> fjall::Result<Option<u64>> {
+        let number = self.ids.get(id.as_bytes())?;
+        Ok(number.and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?))))
+    }
+
+    /// Writes the entries and the state that follows from them; returns once they are synced.
+    pub fn append(&self, entries: &[Placed<'_>], state: &State) -> fjall::Result<()> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        for Placed { number, received_at_ms, entry } in entries {
+            let key = number.to_be_bytes();
+            batch.insert(&self.log, key, encode(*received_at_ms, entry));
+            batch.insert(&self.ids, *entry.id.as_bytes(), key);
+        }
+        batch.insert(&self.meta, "state", state.encode());
+        batch.commit()
+    }
+
+    /// Chooses at most `limit` of the oldest entries for which `expired` holds, as it is told each
+    /// one's time of receipt and the bytes that would still be held with it.
+    pub fn expired(
+        &self,
+        state: &State,
+        limit: usize,
+        expired: impl Fn(u64, u64) -> bool,
+    ) -> fjall::Result<Expired> {
+        let mut chosen = Expired::default();
+        let mut held = state.bytes;
+        for item in self.log.range(state.earliest.next().0.to_be_bytes()..).take(limit) {
+            let (key, value) = item.into_inner()?;
+            let (Some(number), Some(header)) = (number(&key), Header::decode(&value)) else { break };
+            if !expired(header.received_at_ms, held) {
+                break;
+            }
+            held = held.saturating_sub(value.len() as u64);
+            chosen.entries.push((number, header.id, value.len() as u64));
+        }
+        Ok(chosen)
+    }
+
+    /// Removes entries together with the record of their content.
+    pub fn remove(&self, expired: &Expired, state: &State) -> fjall::Result<()> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        for (number, id, _) in &expired.entries {
+            batch.remove(&self.log, number.to_be_bytes());
+            batch.remove(&self.ids, *id.as_bytes());
+        }
+        batch.insert(&self.meta, "state", state.encode());
+        batch.commit()
+    }
+
+    /// The entries after a position, in order, as far as they can be read.
+    pub fn walk(&self, store: StoreId, after: Position) -> impl Iterator<Item = Step> + use<> {
+        self.log.range(after.next().0.to_be_bytes()..).map(move |item| {
+            item.into_inner()
+                .ok()
+                .and_then(|(key, value)| {
+                    let number = number(&key)?;
+                    Some(Step::Entry(number, decode(store, number, &value)?))
+                })
+                .unwrap_or(Step::Unreadable)
+        })
+    }
+
+    /// The entry of that number, if it is there and can be read.
+    pub fn entry(&self, store: StoreId, number: u64) -> Option<Entry> {
+        let value = self.log.get(number.to_be_bytes()).ok()??;
+        decode(store, number, &value)
+    }
+
+    /// How many bytes the database takes on disk.
+    pub fn size(&self) -> u64 {
+        self.db.disk_space().unwrap_or_default()
+    }
+}
+
+/// How many bytes an entry will have in the log.
+pub(super) fn size(entry: &NewEntry) -> u64 {
+    (HEADER + entry.event.len() + entry.raw.len()) as u64
+}
+
+/// `format u8, received_at_ms u64, id, length of event u32, event, raw`, integers big-endian.
+fn encode(received_at_ms: u64, entry: &NewEntry) -> Vec<u8> {
+    let mut value = Vec::with_capacity(HEADER + entry.event.len() + entry.raw.len());
+    value.push(FORMAT);
+    value.extend_from_slice(&received_at_ms.to_be_bytes());
+    value.extend_from_slice(entry.id.as_bytes());
+    let event_len = u32::try_from(entry.event.len()).expect("a push is far smaller than 4 GiB");
+    value.extend_from_slice(&event_len.to_be_bytes());
+    value.extend_from_slice(&entry.event);
+    value.extend_from_slice(&entry.raw);
+    value
+}
+
+struct Header {
+    received_at_ms: u64,
+    id: EventId,
+    event_len: usize,
+}
+
+impl Header {
+    fn decode(value: &[u8]) -> Option<Self> {
+        let (format, rest) = value.split_first()?;
+        let (received_at_ms, rest) = rest.split_first_chunk()?;
+        let (id, rest) = rest.split_first_chunk()?;
+        let (event_len, _) = rest.split_first_chunk()?;
+        (*format == FORMAT).then_some(Self {
+            received_at_ms: u64::from_be_bytes(*received_at_ms),
+            id: EventId::from_bytes(*id),
+            event_len: u32::from_be_bytes(*event_len) as usize,
+        })
+    }
+}
+
+fn decode(store: StoreId, number: u64, value: &[u8]) -> Option<Entry> {
+    let header = Header::decode(value)?;
+    let (event, raw) = value[HEADER..].split_at_checked(header.event_len)?;
+    let cursor = Cursor { store, position: Position(number) };
+    let raw = Bytes::copy_from_slice(raw);
+    Some(Entry::new(cursor, header.received_at_ms, header.id, event, raw))
+}
+
+fn number(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.try_into().ok()?))
+}
+
+impl State {
+    fn encode(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        let words = [self.earliest.0, self.end.0, self.bytes, self.last_received_ms];
+        for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
+            chunk.copy_from_slice(&word.to_be_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (words, []) = bytes.as_chunks::<8>() else { return None };
+        let [earliest, end, bytes, last_received_ms] = words else { return None };
+        Some(Self {
+            earliest: Position(u64::from_be_bytes(*earliest)),
+            end: Position(u64::from_be_bytes(*end)),
+            bytes: u64::from_be_bytes(*bytes),
+            last_received_ms: u64::from_be_bytes(*last_received_ms),
+        })
+    }
+}

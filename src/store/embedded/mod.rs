@@ -1,0 +1,344 @@
+//! The engine inside the process: a log on [fjall], for one gateway with a volume of its own.
+//!
+//! One thread writes (`writer`); readers share the newest entries from memory (`tail`) and read
+//! older ones from `disk`.
+
+mod disk;
+mod repair;
+mod tail;
+mod watermark;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::disk::{Disk, State, Step};
+use self::tail::Tail;
+use self::watermark::Watermark;
+use self::writer::{Command, Writer};
+use super::{AppendError, Appended, Batch, Entry, NewEntry, PushLog, ReadError, ReadLimit};
+use crate::push::{Position, StoreId};
+
+/// Tells the time; replaced in tests.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// How an embedded log behaves.
+#[derive(Clone)]
+pub struct Options {
+    /// The folder of the log; made if it is not there.
+    pub path: PathBuf,
+    /// How long an entry is kept.
+    pub retention: Duration,
+    /// How many bytes of entries are kept at most, before compression; 0: no bound.
+    pub retention_bytes: u64,
+    /// How many bytes of the newest entries are kept in memory for readers.
+    pub tail_bytes: usize,
+    /// Tells the time of receipt, and the age of entries.
+    pub clock: Clock,
+}
+
+impl Options {
+    /// A week's retention in this folder.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            retention: Duration::from_hours(7 * 24),
+            retention_bytes: 0,
+            tail_bytes: 32 << 20,
+            clock: Arc::new(SystemTime::now),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        let since_1970 = (self.clock)().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Why a log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open. Two gateways must not share a folder: give each its own.
+    #[error("the store {} is in use by another process", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// What lies there can't be read as a log. Restore it, or move it away to start an empty one.
+    #[error("the store {} is damaged: {detail}", path.display())]
+    Damaged {
+        /// The folder.
+        path: PathBuf,
+        /// What was found.
+        detail: String,
+    },
+    /// The folder or a file in it can't be used.
+    #[error("the store {} cannot be opened: {error}", path.display())]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+impl OpenError {
+    fn from_fjall(path: &Path, error: fjall::Error) -> Self {
+        let path = path.to_path_buf();
+        match error {
+            fjall::Error::Locked => Self::InUse { path },
+            fjall::Error::Io(error) => Self::Io { path, error },
+            other => Self::Damaged { path, detail: other.to_string() },
+        }
+    }
+}
+
+/// A log in a folder of this machine.
+pub struct EmbeddedLog {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// What the writer and the readers share.
+struct Shared {
+    options: Options,
+    id: StoreId,
+    /// Empty while it is being opened anew after a failure, and once the log is closed.
+    disk: RwLock<Option<Disk>>,
+    tail: RwLock<Tail>,
+    end: watch::Sender<Position>,
+    earliest: AtomicU64,
+    bytes: AtomicU64,
+    lost: AtomicU64,
+}
+
+/// How much a log holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Stats {
+    /// How many entries are retained.
+    pub entries: u64,
+    /// Their bytes, before compression.
+    pub bytes: u64,
+    /// What the database takes on disk.
+    pub disk_bytes: u64,
+    /// How many durable entries were found missing when the log was opened.
+    pub lost: u64,
+}
+
+/// So many appends may wait for the writer; more wait for a place.
+const QUEUE: usize = 1024;
+
+impl EmbeddedLog {
+    /// Opens the log of a folder and starts its writer.
+    pub async fn open(options: Options) -> Result<Self, OpenError> {
+        let opened = tokio::task::spawn_blocking(move || Self::open_blocking(options)).await;
+        opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    fn open_blocking(options: Options) -> Result<Self, OpenError> {
+        let (disk, id, mut state) = Disk::open(&options.path.join("log"))?;
+        let io = |error| OpenError::Io { path: options.path.clone(), error };
+        let watermark = Watermark::open(&options.path.join("durable-end")).map_err(io)?;
+        let lost = find_loss(&mut state, watermark.read());
+        let shared = Arc::new(Shared {
+            id,
+            disk: RwLock::new(Some(disk)),
+            tail: RwLock::new(Tail::new(options.tail_bytes)),
+            end: watch::Sender::new(state.end),
+            earliest: AtomicU64::new(state.earliest.0),
+            bytes: AtomicU64::new(state.bytes),
+            lost: AtomicU64::new(lost),
+            options,
+        });
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let writer = Writer::new(shared.clone(), state, watermark, queue);
+        std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run())
+            .map_err(|error| OpenError::Io { path: shared.options.path.clone(), error })?;
+        Ok(Self { shared, commands })
+    }
+
+    /// Removes what retention no longer holds, and resolves when that is done.
+    pub async fn retire(&self) {
+        let (done, waiting) = oneshot::channel();
+        if self.commands.send(Command::Retire(done)).await.is_ok() {
+            // An error means that the writer closed first: nothing is left to be removed.
+            let _ = waiting.await;
+        }
+    }
+
+    /// How much the log holds.
+    pub fn stats(&self) -> Stats {
+        let shared = &self.shared;
+        let end = shared.end.borrow().0;
+        Stats {
+            entries: end.saturating_sub(shared.earliest.load(Ordering::Acquire)),
+            bytes: shared.bytes.load(Ordering::Relaxed),
+            disk_bytes: read(&shared.disk).as_ref().map_or(0, Disk::size),
+            lost: shared.lost.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Holds the log's end against the watermark: numbers that were durable are not given out again.
+fn find_loss(state: &mut State, durable: Option<Position>) -> u64 {
+    let Some(durable) = durable.filter(|durable| *durable > state.end) else { return 0 };
+    let lost = durable.0 - state.end.0;
+    tracing::error!(
+        first = state.end.next().0, last = durable.0,
+        "stored pushes are missing from the log: its files were damaged or replaced"
+    );
+    state.end = durable;
+    lost
+}
+
+#[async_trait]
+impl PushLog for EmbeddedLog {
+    fn id(&self) -> StoreId {
+        self.shared.id
+    }
+
+    async fn append(&self, entries: Vec<NewEntry>) -> Result<Vec<Appended>, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Append(entries, reply);
+        self.commands.send(command).await.map_err(|_| AppendError::Closed)?;
+        answer.await.map_err(|_| AppendError::Closed)?
+    }
+
+    async fn read(&self, after: Position, limit: ReadLimit) -> Result<Batch, ReadError> {
+        let shared = &self.shared;
+        shared.check_retained(after)?;
+        if after >= *shared.end.borrow() {
+            return Ok(Batch { entries: Vec::new(), reaches_end: true });
+        }
+        if let Some(batch) = read(&shared.tail).read(after, limit) {
+            return Ok(batch);
+        }
+        shared.blocking(move |shared| shared.read_disk(after, limit)).await
+    }
+
+    async fn seek(&self, time: SystemTime) -> Result<Position, ReadError> {
+        let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Rounded up: an entry stamped within the same millisecond may have come before.
+        let ms = u64::try_from(since_1970.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        self.shared.blocking(move |shared| shared.seek_disk(ms)).await
+    }
+
+    fn end(&self) -> watch::Receiver<Position> {
+        self.shared.end.subscribe()
+    }
+
+    fn earliest(&self) -> Position {
+        self.shared.earliest()
+    }
+
+    async fn close(&self) {
+        let (done, waiting) = oneshot::channel();
+        if self.commands.send(Command::Close(done)).await.is_ok() {
+            // An error means that another close was served first.
+            let _ = waiting.await;
+        }
+    }
+}
+
+impl Shared {
+    fn earliest(&self) -> Position {
+        Position(self.earliest.load(Ordering::Acquire))
+    }
+
+    fn check_retained(&self, after: Position) -> Result<(), ReadError> {
+        let earliest = self.earliest();
+        if after < earliest { Err(ReadError::Expired { earliest }) } else { Ok(()) }
+    }
+
+    /// Runs a read of the disk where it may block.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let shared = self.clone();
+        let read = tokio::task::spawn_blocking(move || job(&shared)).await;
+        read.unwrap_or_else(|_| Err(ReadError::Unavailable("a read of the log failed".into())))
+    }
+
+    fn read_disk(&self, after: Position, limit: ReadLimit) -> Result<Batch, ReadError> {
+        let end = *self.end.borrow();
+        let guard = read(&self.disk);
+        let disk = guard.as_ref().ok_or_else(not_open)?;
+        let mut batch = Batch::default();
+        let mut reached = after;
+        let mut bytes = 0;
+        for step in disk.walk(self.id, after) {
+            let full = batch.entries.len() >= limit.entries || bytes >= limit.bytes;
+            if reached >= end || full {
+                break;
+            }
+            match step {
+                Step::Entry(number, entry) if number == reached.next().0 => {
+                    bytes += entry.size();
+                    batch.entries.push(Arc::new(entry));
+                    reached = reached.next();
+                }
+                Step::Entry(..) | Step::Unreadable => break,
+            }
+        }
+        if batch.entries.is_empty() && reached < end {
+            // Retention may have removed them while they were being read.
+            self.check_retained(after)?;
+            return Err(self.damage(disk, after, end));
+        }
+        batch.reaches_end = reached >= end;
+        Ok(batch)
+    }
+
+    /// Finds out how far the damage after a position reaches.
+    fn damage(&self, disk: &Disk, after: Position, end: Position) -> ReadError {
+        let first = after.next().0;
+        let next = (first + 1..=end.0).find(|number| disk.entry(self.id, *number).is_some());
+        let lost = first..next.unwrap_or(end.0 + 1);
+        tracing::error!(first = lost.start, last = lost.end - 1, "stored pushes cannot be read");
+        ReadError::Damaged { lost }
+    }
+
+    fn seek_disk(&self, ms: u64) -> Result<Position, ReadError> {
+        let guard = read(&self.disk);
+        let disk = guard.as_ref().ok_or_else(not_open)?;
+        // Everything up to `low` is older, everything after `high` is not.
+        let (mut low, mut high) = (self.earliest().0, self.end.borrow().0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let entry = (middle + 1..=high).find_map(|number| disk.entry(self.id, number));
+            match entry {
+                Some(entry) if entry.received_at_ms < ms => low = entry.cursor.position.0,
+                Some(_) | None => high = middle,
+            }
+        }
+        Ok(Position(low))
+    }
+}
+
+fn not_open() -> ReadError {
+    ReadError::Unavailable("the store is not open".into())
+}
+
+/// Locks for reading; a panic elsewhere leaves these values whole, as each is set in one step.
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks for writing; see [`read`].
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Completes an entry for readers.
+fn placed(shared: &Shared, number: u64, received_at_ms: u64, entry: &NewEntry) -> Arc<Entry> {
+    let cursor = crate::push::Cursor { store: shared.id, position: Position(number) };
+    Arc::new(Entry::new(cursor, received_at_ms, entry.id, &entry.event, entry.raw.clone()))
+}

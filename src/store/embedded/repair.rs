@@ -1,0 +1,74 @@
+//! Mends the one kind of damage that a crash leaves and the database does not mend itself.
+//!
+//! A batch that was being written when power went can have all its length and still hold blocks
+//! that never reached the disk. The database discards a short last batch, but refuses to open
+//! for one whose checksum is wrong. Nobody was told that this batch is durable, so that it may be
+//! discarded: cutting off its last byte makes it a short one. If something else is wrong, the
+//! second attempt to open fails as the first did, and the copy made here keeps the evidence.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// Cuts the last batch of the newest journal short, once, keeping a copy; says whether it did.
+pub(super) fn cut_last_batch(database: &Path, error: &dyn std::error::Error) -> bool {
+    match try_cut(database) {
+        Ok(Some(copy)) => {
+            tracing::warn!(
+                %error, copy = %copy.display(),
+                "the last batch of the journal is damaged: discarding it as unfinished"
+            );
+            true
+        }
+        Ok(None) => false,
+        Err(error) => {
+            tracing::error!(%error, "the damaged journal could not be mended");
+            false
+        }
+    }
+}
+
+fn try_cut(database: &Path) -> io::Result<Option<PathBuf>> {
+    let Some(journal) = newest_journal(database)? else { return Ok(None) };
+    let end = content_end(&journal)?;
+    if end == 0 {
+        return Ok(None);
+    }
+    let copy = journal.with_extension("jnl-damaged");
+    fs::copy(&journal, &copy)?;
+    let file = OpenOptions::new().write(true).open(&journal)?;
+    file.set_len(end - 1)?;
+    file.sync_all()?;
+    Ok(Some(copy))
+}
+
+fn newest_journal(database: &Path) -> io::Result<Option<PathBuf>> {
+    let mut newest = None;
+    for file in fs::read_dir(database)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            let number: Option<u64> =
+                path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            newest = newest.max(number.map(|number| (number, path)));
+        }
+    }
+    Ok(newest.map(|(_, path)| path))
+}
+
+/// Where the journal's content ends: it is allocated ahead, filled with zeros.
+fn content_end(journal: &Path) -> io::Result<u64> {
+    const BLOCK: u64 = 64 * 1024;
+    let mut file = fs::File::open(journal)?;
+    let mut end = file.metadata()?.len();
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK);
+        let mut block = Vec::new();
+        file.seek(SeekFrom::Start(start))?;
+        file.by_ref().take(end - start).read_to_end(&mut block)?;
+        if let Some(last) = block.iter().rposition(|byte| *byte != 0) {
+            return Ok(start + last as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}

@@ -1,0 +1,267 @@
+//! The one thread that writes: it takes what has queued, commits it as one batch with one sync,
+//! then answers everybody.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{Receiver, error::TryRecvError};
+use tokio::sync::oneshot;
+
+use super::disk::{self, Disk, Placed, State};
+use super::watermark::Watermark;
+use super::{Shared, placed, read, write};
+use crate::push::{EventId, Position};
+use crate::store::{AppendError, Appended, NewEntry};
+
+type Reply = oneshot::Sender<Result<Vec<Appended>, AppendError>>;
+
+/// What the writer can be asked to do.
+pub(super) enum Command {
+    Append(Vec<NewEntry>, Reply),
+    Retire(oneshot::Sender<()>),
+    Close(oneshot::Sender<()>),
+}
+
+/// One batch holds at most so many bytes; what is left over goes into the next.
+const BATCH_BYTES: usize = 8 << 20;
+/// Retention removes so many entries at a time, so that appends need not wait for it.
+const RETIRE_SLICE: usize = 512;
+/// After a failure the disk is tried again no sooner than this.
+const REOPEN_AFTER: Duration = Duration::from_millis(250);
+/// Before the database is opened anew, so many bytes must fit on the disk.
+const PROBE_BYTES: usize = 1 << 20;
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    state: State,
+    watermark: Watermark,
+    queue: Receiver<Command>,
+    /// Those who wait for retention to finish; empty when none is under way.
+    retiring: Vec<oneshot::Sender<()>>,
+    /// When the last attempt to write failed, if it did.
+    failed_at: Option<Instant>,
+}
+
+impl Writer {
+    pub fn new(
+        shared: Arc<Shared>,
+        state: State,
+        watermark: Watermark,
+        queue: Receiver<Command>,
+    ) -> Self {
+        Self { shared, state, watermark, queue, retiring: Vec::new(), failed_at: None }
+    }
+
+    /// Serves commands until one of them is `Close`, or nobody is left to give any.
+    pub fn run(mut self) {
+        let mut closing = None;
+        while closing.is_none() {
+            let Some(first) = self.next() else { break };
+            closing = self.serve(first);
+            self.retire_slice();
+        }
+        // Later commands find the queue closed; those already in it find their reply dropped.
+        self.queue.close();
+        *write(&self.shared.disk) = None;
+        if let Some(done) = closing {
+            // Whoever asked may have gone; the log is closed all the same.
+            let _: Result<(), ()> = done.send(());
+        }
+    }
+
+    /// Waits for a command; while retention is under way, only looks whether there is one.
+    fn next(&mut self) -> Option<Option<Command>> {
+        if self.retiring.is_empty() {
+            return self.queue.blocking_recv().map(Some);
+        }
+        match self.queue.try_recv() {
+            Ok(command) => Some(Some(command)),
+            Err(TryRecvError::Empty) => Some(None),
+            Err(TryRecvError::Disconnected) => None,
+        }
+    }
+
+    /// Serves a command and the appends that have queued behind it; returns who asked to close.
+    fn serve(&mut self, first: Option<Command>) -> Option<oneshot::Sender<()>> {
+        let mut requests = Vec::new();
+        let mut bytes = 0;
+        let mut command = first;
+        let mut closing = None;
+        while let Some(next) = command {
+            match next {
+                Command::Append(entries, reply) => {
+                    bytes += entries.iter().map(|e| e.event.len() + e.raw.len()).sum::<usize>();
+                    requests.push((entries, reply));
+                }
+                Command::Retire(done) => self.retiring.push(done),
+                Command::Close(done) => {
+                    closing = Some(done);
+                    break;
+                }
+            }
+            command = if bytes < BATCH_BYTES { self.queue.try_recv().ok() } else { None };
+        }
+        self.append(requests);
+        closing
+    }
+
+    fn append(&mut self, requests: Vec<(Vec<NewEntry>, Reply)>) {
+        if requests.is_empty() {
+            return;
+        }
+        let outcome = self.commit(&requests);
+        if let Err(error) = &outcome {
+            self.failed_at = Some(Instant::now());
+            tracing::error!(%error, pushes = requests.len(), "pushes could not be stored");
+        }
+        let mut appended = outcome.map(Vec::into_iter);
+        for (entries, reply) in requests {
+            let answer = match &mut appended {
+                Ok(appended) => Ok(appended.take(entries.len()).collect()),
+                Err(error) => Err(error.clone()),
+            };
+            // Whoever asked may have gone; the entries are stored all the same.
+            let _: Result<(), _> = reply.send(answer);
+        }
+    }
+
+    /// Makes all entries of the requests durable, in order.
+    fn commit(&mut self, requests: &[(Vec<NewEntry>, Reply)]) -> Result<Vec<Appended>, AppendError> {
+        self.ensure_writable()?;
+        let unavailable = |error: fjall::Error| AppendError::Unavailable(error.to_string());
+        let shared = self.shared.clone();
+        let guard = read(&shared.disk);
+        let disk = guard.as_ref().ok_or(AppendError::Closed)?;
+        let received_at_ms = shared.options.now_ms().max(self.state.last_received_ms);
+        let mut state = State { last_received_ms: received_at_ms, ..self.state };
+        let mut new: Vec<Placed<'_>> = Vec::new();
+        let mut here: HashMap<EventId, u64> = HashMap::new();
+        let mut appended = Vec::new();
+        for entry in requests.iter().flat_map(|(entries, _)| entries) {
+            let held = match here.get(&entry.id) {
+                Some(number) => Some(*number),
+                None => disk.find(&entry.id).map_err(unavailable)?,
+            };
+            let number = held.unwrap_or_else(|| {
+                state.end = state.end.next();
+                state.bytes += disk::size(entry);
+                here.insert(entry.id, state.end.0);
+                new.push(Placed { number: state.end.0, received_at_ms, entry });
+                state.end.0
+            });
+            appended.push(Appended { position: Position(number), duplicate: held.is_some() });
+        }
+        if !new.is_empty() {
+            disk.append(&new, &state).map_err(unavailable)?;
+            self.state = state;
+            self.publish(&new);
+        }
+        Ok(appended)
+    }
+
+    /// Lets readers see entries that have become durable.
+    fn publish(&self, new: &[Placed<'_>]) {
+        if let Err(error) = self.watermark.write(self.state.end) {
+            tracing::warn!(%error, "the record of the log's durable end could not be written");
+        }
+        let entries: Vec<_> = new
+            .iter()
+            .map(|new| placed(&self.shared, new.number, new.received_at_ms, new.entry))
+            .collect();
+        let mut tail = write(&self.shared.tail);
+        for entry in entries {
+            tail.push(entry);
+        }
+        drop(tail);
+        self.shared.bytes.store(self.state.bytes, Ordering::Relaxed);
+        self.shared.end.send_replace(self.state.end);
+    }
+
+    /// Opens the database anew if an earlier failure has closed it to writes.
+    fn ensure_writable(&mut self) -> Result<(), AppendError> {
+        let broken = read(&self.shared.disk).as_ref().is_none_or(Disk::is_broken);
+        if !broken {
+            return Ok(());
+        }
+        if self.failed_at.is_some_and(|at| at.elapsed() < REOPEN_AFTER) {
+            return Err(AppendError::Unavailable("waiting for the disk".into()));
+        }
+        self.probe().map_err(|error| AppendError::Unavailable(error.to_string()))?;
+        let mut disk = write(&self.shared.disk);
+        // The old one must be gone before the folder's lock is free.
+        *disk = None;
+        let (opened, id, state) = Disk::open(&self.shared.options.path.join("log"))
+            .map_err(|error| AppendError::Unavailable(error.to_string()))?;
+        if id != self.shared.id || state.end < self.state.end {
+            return Err(AppendError::Unavailable("the store's files have been replaced".into()));
+        }
+        *disk = Some(opened);
+        drop(disk);
+        self.adopt(state);
+        self.failed_at = None;
+        tracing::info!("the store accepts writes again");
+        Ok(())
+    }
+
+    /// Takes over a state read from disk: it may hold a batch whose commit was reported as failed.
+    fn adopt(&mut self, state: State) {
+        if state.end > self.state.end {
+            // Those entries are not in the tail, which must stay consecutive.
+            *write(&self.shared.tail) = super::Tail::new(self.shared.options.tail_bytes);
+        }
+        self.state = state;
+        self.publish(&[]);
+    }
+
+    /// Checks that the disk takes data, without touching the database.
+    fn probe(&self) -> std::io::Result<()> {
+        let path = self.shared.options.path.join("probe");
+        let wrote = std::fs::write(&path, vec![1; PROBE_BYTES])
+            .and_then(|()| std::fs::File::open(&path)?.sync_all());
+        let removed = std::fs::remove_file(&path);
+        wrote.and(removed)
+    }
+
+    /// Removes some of what retention no longer holds; tells those who wait when nothing is left.
+    fn retire_slice(&mut self) {
+        if self.retiring.is_empty() {
+            return;
+        }
+        let more = self.try_retire_slice().unwrap_or_else(|error| {
+            tracing::warn!(%error, "retention could not remove old pushes; trying again later");
+            false
+        });
+        if !more {
+            for done in self.retiring.drain(..) {
+                // Whoever asked may have gone.
+                let _: Result<(), ()> = done.send(());
+            }
+        }
+    }
+
+    fn try_retire_slice(&mut self) -> fjall::Result<bool> {
+        let options = &self.shared.options;
+        let age_ms = u64::try_from(options.retention.as_millis()).unwrap_or(u64::MAX);
+        let oldest_ms = options.now_ms().saturating_sub(age_ms);
+        let max_bytes = options.retention_bytes;
+        let guard = read(&self.shared.disk);
+        let Some(disk) = guard.as_ref() else { return Ok(false) };
+        let expired = disk.expired(&self.state, RETIRE_SLICE, |received_ms, held| {
+            received_ms < oldest_ms || (max_bytes > 0 && held > max_bytes)
+        })?;
+        let Some((last, ..)) = expired.entries.last() else { return Ok(false) };
+        let removed: u64 = expired.entries.iter().map(|(_, _, bytes)| bytes).sum();
+        let state = State {
+            earliest: Position(*last),
+            bytes: self.state.bytes.saturating_sub(removed),
+            ..self.state
+        };
+        disk.remove(&expired, &state)?;
+        self.state = state;
+        self.shared.earliest.store(state.earliest.0, Ordering::Release);
+        self.shared.bytes.store(state.bytes, Ordering::Relaxed);
+        Ok(expired.entries.len() == RETIRE_SLICE)
+    }
+}

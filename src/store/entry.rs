@@ -1,0 +1,75 @@
+//! An entry of the log, before and after it has found its place.
+
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+
+use crate::proto::PushEvent;
+use crate::push::{Cursor, EventId};
+
+/// An entry to be appended.
+#[derive(Clone, Debug)]
+pub struct NewEntry {
+    /// Identifies the content.
+    pub id: EventId,
+    /// The `PushEvent`, encoded, without what only its place in the log tells (`cursor`,
+    /// `received_at`) and without `raw_json`.
+    pub event: Bytes,
+    /// The bytes as received.
+    pub raw: Bytes,
+}
+
+/// An entry of the log.
+#[derive(Debug)]
+pub struct Entry {
+    /// Where the entry stands: the position after it.
+    pub cursor: Cursor,
+    /// When the log took it, in milliseconds since 1970.
+    pub received_at_ms: u64,
+    /// Identifies the content.
+    pub id: EventId,
+    /// The whole `PushEvent`, encoded once for all who read it; without `raw_json`.
+    pub event: Bytes,
+    /// The bytes as received.
+    pub raw: Bytes,
+    decoded: OnceLock<Option<Box<PushEvent>>>,
+}
+
+impl Entry {
+    /// Completes an encoded event with its place in the log.
+    pub fn new(cursor: Cursor, received_at_ms: u64, id: EventId, event: &[u8], raw: Bytes) -> Self {
+        let place = PushEvent {
+            cursor: cursor.to_string(),
+            received_at: Some(time(received_at_ms).into()),
+            ..PushEvent::default()
+        };
+        // Protobuf messages merge by concatenation, so that the event is not decoded again.
+        let mut whole = BytesMut::with_capacity(event.len() + place.encoded_len());
+        whole.extend_from_slice(event);
+        place.encode_raw(&mut whole);
+        Self { cursor, received_at_ms, id, event: whole.freeze(), raw, decoded: OnceLock::new() }
+    }
+
+    /// The event decoded, once for all who look at it; `None` if its bytes are no event.
+    pub fn decoded(&self) -> Option<&PushEvent> {
+        self.decoded
+            .get_or_init(|| PushEvent::decode(self.event.clone()).ok().map(Box::new))
+            .as_deref()
+    }
+
+    /// When the log took the entry.
+    pub fn received_at(&self) -> SystemTime {
+        time(self.received_at_ms)
+    }
+
+    /// How many bytes the entry keeps in memory, roughly.
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + self.event.len() + self.raw.len()
+    }
+}
+
+fn time(ms: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(ms)
+}
