@@ -1,3 +1,14 @@
 //! A gRPC gateway to iFlytek's yeta outbound-call platform.
+//!
+//! Two flows, each walked once downward:
+//!
+//! ```text
+//! call   gRPC request → grpc → platform (account, token, send, read the reply) → grpc
+//! push   HTTP POST → edge (secret, lenient reading) → store (durable) → "success"
+//!        store → relay (start, filter, progress) → grpc stream
+//! ```
 
+pub mod edge;
 pub mod proto;
+pub mod push;
+pub mod store;

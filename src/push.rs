@@ -131,7 +131,9 @@ impl Cursor {
         let (position_bytes, _checksum) = rest.split_at(8);
         let cursor = Self {
             store: StoreId(store_bytes.try_into().map_err(|_| malformed())?),
-            position: Position(u64::from_be_bytes(position_bytes.try_into().map_err(|_| malformed())?)),
+            position: Position(u64::from_be_bytes(
+                position_bytes.try_into().map_err(|_| malformed())?,
+            )),
         };
         if version != Self::VERSION || cursor.to_bytes() != bytes {
             return Err(malformed());
@@ -168,8 +170,8 @@ fn fnv1a(bytes: &[u8]) -> u32 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
-    let [a, b, c, d, e, f, g, h] = hash.to_be_bytes();
-    u32::from_be_bytes([a ^ e, b ^ f, c ^ g, d ^ h])
+    let [.., low_3, low_2, low_1, low_0] = (hash ^ (hash >> 32)).to_be_bytes();
+    u32::from_be_bytes([low_3, low_2, low_1, low_0])
 }
 
 #[cfg(test)]

@@ -57,7 +57,10 @@ pub trait PushLog: Send + Sync + 'static {
 
     /// The cursor of a position in this log.
     fn cursor(&self, position: Position) -> Cursor {
-        Cursor { store: self.id(), position }
+        Cursor {
+            store: self.id(),
+            position,
+        }
     }
 
     /// The position that a client's cursor stands for.

@@ -23,7 +23,9 @@ impl<'a> Fields<'a> {
 
     /// Whether there is a member of that name with a value other than null and "".
     pub fn has(&self, name: &str) -> bool {
-        self.members.iter().any(|(n, value)| n == name && !is_absent(value))
+        self.members
+            .iter()
+            .any(|(n, value)| n == name && !is_absent(value))
     }
 
     /// Takes the last member of a name if `read` can read it; one that is absent by any of the
@@ -73,7 +75,13 @@ impl<'a> Fields<'a> {
             match value {
                 Json::Array(elements) => elements
                     .iter()
-                    .map(|e| if is_absent(e) { Some(String::new()) } else { text(e) })
+                    .map(|e| {
+                        if is_absent(e) {
+                            Some(String::new())
+                        } else {
+                            text(e)
+                        }
+                    })
                     .collect(),
                 Json::String(inner) => match Json::parse(inner)? {
                     list @ Json::Array(_) => elements(&list),
@@ -154,13 +162,15 @@ fn to_value(value: &Json<'_>) -> Value {
     let kind = match value {
         Json::Null => Kind::NullValue(0),
         Json::Bool(value) => Kind::BoolValue(*value),
-        Json::Number(number) => exact(number)
-            .map_or_else(|| Kind::StringValue((*number).to_owned()), Kind::NumberValue),
+        Json::Number(number) => exact(number).map_or_else(
+            || Kind::StringValue((*number).to_owned()),
+            Kind::NumberValue,
+        ),
         Json::String(text) => Kind::StringValue(text.clone().into_owned()),
         Json::Broken(_, text) => Kind::StringValue(text.clone()),
-        Json::Array(elements) => {
-            Kind::ListValue(ListValue { values: elements.iter().map(to_value).collect() })
-        }
+        Json::Array(elements) => Kind::ListValue(ListValue {
+            values: elements.iter().map(to_value).collect(),
+        }),
         Json::Object(members) => Kind::StructValue(to_struct(members)),
     };
     Value { kind: Some(kind) }
@@ -168,7 +178,10 @@ fn to_value(value: &Json<'_>) -> Value {
 
 /// The number as a double, if that keeps all of its digits.
 fn exact(number: &str) -> Option<f64> {
-    let double: f64 = number.parse().ok().filter(|double: &f64| double.is_finite())?;
+    let double: f64 = number
+        .parse()
+        .ok()
+        .filter(|double: &f64| double.is_finite())?;
     let significant = |text: &str| -> String {
         let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
         let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
@@ -209,13 +222,18 @@ mod tests {
     #[test]
     fn null_empty_and_missing_are_absent_alike() {
         let mut fields = fields(r#"{"a":null,"b":""}"#);
-        assert_eq!((fields.int64("a"), fields.int64("b"), fields.int64("c")), (None, None, None));
+        assert_eq!(
+            (fields.int64("a"), fields.int64("b"), fields.int64("c")),
+            (None, None, None)
+        );
         assert!(fields.rest().is_none());
     }
 
     #[test]
     fn an_unread_number_beyond_double_precision_keeps_its_digits() {
-        let rest = fields(r#"{"id":346252615123869699,"rate":0.25,"big":1e3}"#).rest().unwrap();
+        let rest = fields(r#"{"id":346252615123869699,"rate":0.25,"big":1e3}"#)
+            .rest()
+            .unwrap();
         let kind = |name: &str| rest.fields[name].kind.clone().unwrap();
         assert_eq!(kind("id"), Kind::StringValue("346252615123869699".into()));
         assert_eq!(kind("rate"), Kind::NumberValue(0.25));

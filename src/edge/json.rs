@@ -55,12 +55,16 @@ impl<'a> Json<'a> {
             b'"' => Self::string(text),
             b'[' => {
                 let elements: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-                let read = elements.into_iter().map(|element| Self::read(element, depth));
+                let read = elements
+                    .into_iter()
+                    .map(|element| Self::read(element, depth));
                 Self::Array(read.collect::<Option<_>>()?)
             }
             b'{' => {
                 let Members(members) = serde_json::from_str(text).ok()?;
-                let read = members.into_iter().map(|(name, raw)| Some((name.0, Self::read(raw, depth)?)));
+                let read = members
+                    .into_iter()
+                    .map(|(name, raw)| Some((name.0, Self::read(raw, depth)?)));
                 Self::Object(read.collect::<Option<_>>()?)
             }
             _ => Self::Number(text),
@@ -176,7 +180,15 @@ mod tests {
 
     #[test]
     fn numbers_stay_as_written() {
-        for number in ["1", "1.0", "1e2", "1E+2", "-0", "346252615123869699", "0.10"] {
+        for number in [
+            "1",
+            "1.0",
+            "1e2",
+            "1E+2",
+            "-0",
+            "346252615123869699",
+            "0.10",
+        ] {
             assert_eq!(canonical(number).as_deref(), Some(number));
         }
     }
@@ -195,7 +207,10 @@ mod tests {
 
     #[test]
     fn nesting_without_end_is_no_json() {
-        assert_eq!(canonical(&("[".repeat(100_000) + &"]".repeat(100_000))), None);
+        assert_eq!(
+            canonical(&("[".repeat(100_000) + &"]".repeat(100_000))),
+            None
+        );
     }
 
     proptest! {

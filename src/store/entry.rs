@@ -49,7 +49,14 @@ impl Entry {
         let mut whole = BytesMut::with_capacity(event.len() + place.encoded_len());
         whole.extend_from_slice(event);
         place.encode_raw(&mut whole);
-        Self { cursor, received_at_ms, id, event: whole.freeze(), raw, decoded: OnceLock::new() }
+        Self {
+            cursor,
+            received_at_ms,
+            id,
+            event: whole.freeze(),
+            raw,
+            decoded: OnceLock::new(),
+        }
     }
 
     /// The event decoded, once for all who look at it; `None` if its bytes are no event.

@@ -68,7 +68,10 @@ impl Disk {
     /// Opens the database, and makes it where there is none.
     pub fn open(path: &Path) -> Result<(Self, StoreId, State), OpenError> {
         let failed = |error| OpenError::from_fjall(path, error);
-        std::fs::create_dir_all(path).map_err(|error| OpenError::Io { path: path.into(), error })?;
+        std::fs::create_dir_all(path).map_err(|error| OpenError::Io {
+            path: path.into(),
+            error,
+        })?;
         let db = match Database::builder(path).open() {
             // A batch that a crash tore can look damaged instead of short; see `repair`.
             Err(fjall::Error::JournalRecovery(error)) if repair::cut_last_batch(path, &error) => {
@@ -76,7 +79,10 @@ impl Disk {
             }
             other => other.map_err(failed)?,
         };
-        let keyspace = |name| db.keyspace(name, KeyspaceCreateOptions::default).map_err(failed);
+        let keyspace = |name| {
+            db.keyspace(name, KeyspaceCreateOptions::default)
+                .map_err(failed)
+        };
         let (log, ids, meta) = (keyspace("log")?, keyspace("ids")?, keyspace("meta")?);
         let disk = Self { db, log, ids, meta };
         let store = match disk.meta.get("store").map_err(failed)? {
@@ -117,7 +123,12 @@ impl Disk {
     /// Writes the entries and the state that follows from them; returns once they are synced.
     pub fn append(&self, entries: &[Placed<'_>], state: &State) -> fjall::Result<()> {
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
-        for Placed { number, received_at_ms, entry } in entries {
+        for Placed {
+            number,
+            received_at_ms,
+            entry,
+        } in entries
+        {
             let key = number.to_be_bytes();
             batch.insert(&self.log, key, encode(*received_at_ms, entry));
             batch.insert(&self.ids, *entry.id.as_bytes(), key);
@@ -136,9 +147,15 @@ impl Disk {
     ) -> fjall::Result<Expired> {
         let mut chosen = Expired::default();
         let mut held = state.bytes;
-        for item in self.log.range(state.earliest.next().0.to_be_bytes()..).take(limit) {
+        for item in self
+            .log
+            .range(state.earliest.next().0.to_be_bytes()..)
+            .take(limit)
+        {
             let (key, value) = item.into_inner()?;
-            let (Some(number), Some(header)) = (number(&key), Header::decode(&value)) else { break };
+            let (Some(number), Some(header)) = (number(&key), Header::decode(&value)) else {
+                break;
+            };
             if !expired(header.received_at_ms, held) {
                 break;
             }
@@ -161,15 +178,17 @@ impl Disk {
 
     /// The entries after a position, in order, as far as they can be read.
     pub fn walk(&self, store: StoreId, after: Position) -> impl Iterator<Item = Step> + use<> {
-        self.log.range(after.next().0.to_be_bytes()..).map(move |item| {
-            item.into_inner()
-                .ok()
-                .and_then(|(key, value)| {
-                    let number = number(&key)?;
-                    Some(Step::Entry(number, decode(store, number, &value)?))
-                })
-                .unwrap_or(Step::Unreadable)
-        })
+        self.log
+            .range(after.next().0.to_be_bytes()..)
+            .map(move |item| {
+                item.into_inner()
+                    .ok()
+                    .and_then(|(key, value)| {
+                        let number = number(&key)?;
+                        Some(Step::Entry(number, decode(store, number, &value)?))
+                    })
+                    .unwrap_or(Step::Unreadable)
+            })
     }
 
     /// The entry of that number, if it is there and can be read.
@@ -225,9 +244,18 @@ impl Header {
 fn decode(store: StoreId, number: u64, value: &[u8]) -> Option<Entry> {
     let header = Header::decode(value)?;
     let (event, raw) = value[HEADER..].split_at_checked(header.event_len)?;
-    let cursor = Cursor { store, position: Position(number) };
+    let cursor = Cursor {
+        store,
+        position: Position(number),
+    };
     let raw = Bytes::copy_from_slice(raw);
-    Some(Entry::new(cursor, header.received_at_ms, header.id, event, raw))
+    Some(Entry::new(
+        cursor,
+        header.received_at_ms,
+        header.id,
+        event,
+        raw,
+    ))
 }
 
 fn number(key: &[u8]) -> Option<u64> {
@@ -237,7 +265,12 @@ fn number(key: &[u8]) -> Option<u64> {
 impl State {
     fn encode(&self) -> [u8; 32] {
         let mut bytes = [0; 32];
-        let words = [self.earliest.0, self.end.0, self.bytes, self.last_received_ms];
+        let words = [
+            self.earliest.0,
+            self.end.0,
+            self.bytes,
+            self.last_received_ms,
+        ];
         for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
             chunk.copy_from_slice(&word.to_be_bytes());
         }
@@ -245,8 +278,12 @@ impl State {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (words, []) = bytes.as_chunks::<8>() else { return None };
-        let [earliest, end, bytes, last_received_ms] = words else { return None };
+        let (words, []) = bytes.as_chunks::<8>() else {
+            return None;
+        };
+        let [earliest, end, bytes, last_received_ms] = words else {
+            return None;
+        };
         Some(Self {
             earliest: Position(u64::from_be_bytes(*earliest)),
             end: Position(u64::from_be_bytes(*end)),

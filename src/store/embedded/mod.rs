@@ -55,7 +55,9 @@ impl Options {
     }
 
     fn now_ms(&self) -> u64 {
-        let since_1970 = (self.clock)().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_1970 = (self.clock)()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
     }
 }
@@ -93,7 +95,10 @@ impl OpenError {
         match error {
             fjall::Error::Locked => Self::InUse { path },
             fjall::Error::Io(error) => Self::Io { path, error },
-            other => Self::Damaged { path, detail: other.to_string() },
+            other => Self::Damaged {
+                path,
+                detail: other.to_string(),
+            },
         }
     }
 }
@@ -142,7 +147,10 @@ impl EmbeddedLog {
 
     fn open_blocking(options: Options) -> Result<Self, OpenError> {
         let (disk, id, mut state) = Disk::open(&options.path.join("log"))?;
-        let io = |error| OpenError::Io { path: options.path.clone(), error };
+        let io = |error| OpenError::Io {
+            path: options.path.clone(),
+            error,
+        };
         let watermark = Watermark::open(&options.path.join("durable-end")).map_err(io)?;
         let lost = find_loss(&mut state, watermark.read());
         let shared = Arc::new(Shared {
@@ -160,7 +168,10 @@ impl EmbeddedLog {
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run())
-            .map_err(|error| OpenError::Io { path: shared.options.path.clone(), error })?;
+            .map_err(|error| OpenError::Io {
+                path: shared.options.path.clone(),
+                error,
+            })?;
         Ok(Self { shared, commands })
     }
 
@@ -188,10 +199,13 @@ impl EmbeddedLog {
 
 /// Holds the log's end against the watermark: numbers that were durable are not given out again.
 fn find_loss(state: &mut State, durable: Option<Position>) -> u64 {
-    let Some(durable) = durable.filter(|durable| *durable > state.end) else { return 0 };
+    let Some(durable) = durable.filter(|durable| *durable > state.end) else {
+        return 0;
+    };
     let lost = durable.0 - state.end.0;
     tracing::error!(
-        first = state.end.next().0, last = durable.0,
+        first = state.end.next().0,
+        last = durable.0,
         "stored pushes are missing from the log: its files were damaged or replaced"
     );
     state.end = durable;
@@ -207,7 +221,10 @@ impl PushLog for EmbeddedLog {
     async fn append(&self, entries: Vec<NewEntry>) -> Result<Vec<Appended>, AppendError> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Append(entries, reply);
-        self.commands.send(command).await.map_err(|_| AppendError::Closed)?;
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| AppendError::Closed)?;
         answer.await.map_err(|_| AppendError::Closed)?
     }
 
@@ -215,19 +232,26 @@ impl PushLog for EmbeddedLog {
         let shared = &self.shared;
         shared.check_retained(after)?;
         if after >= *shared.end.borrow() {
-            return Ok(Batch { entries: Vec::new(), reaches_end: true });
+            return Ok(Batch {
+                entries: Vec::new(),
+                reaches_end: true,
+            });
         }
         if let Some(batch) = read(&shared.tail).read(after, limit) {
             return Ok(batch);
         }
-        shared.blocking(move |shared| shared.read_disk(after, limit)).await
+        shared
+            .blocking(move |shared| shared.read_disk(after, limit))
+            .await
     }
 
     async fn seek(&self, time: SystemTime) -> Result<Position, ReadError> {
         let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         // Rounded up: an entry stamped within the same millisecond may have come before.
         let ms = u64::try_from(since_1970.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        self.shared.blocking(move |shared| shared.seek_disk(ms)).await
+        self.shared
+            .blocking(move |shared| shared.seek_disk(ms))
+            .await
     }
 
     fn end(&self) -> watch::Receiver<Position> {
@@ -254,7 +278,11 @@ impl Shared {
 
     fn check_retained(&self, after: Position) -> Result<(), ReadError> {
         let earliest = self.earliest();
-        if after < earliest { Err(ReadError::Expired { earliest }) } else { Ok(()) }
+        if after < earliest {
+            Err(ReadError::Expired { earliest })
+        } else {
+            Ok(())
+        }
     }
 
     /// Runs a read of the disk where it may block.
@@ -302,7 +330,11 @@ impl Shared {
         let first = after.next().0;
         let next = (first + 1..=end.0).find(|number| disk.entry(self.id, *number).is_some());
         let lost = first..next.unwrap_or(end.0 + 1);
-        tracing::error!(first = lost.start, last = lost.end - 1, "stored pushes cannot be read");
+        tracing::error!(
+            first = lost.start,
+            last = lost.end - 1,
+            "stored pushes cannot be read"
+        );
         ReadError::Damaged { lost }
     }
 
@@ -339,6 +371,15 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 
 /// Completes an entry for readers.
 fn placed(shared: &Shared, number: u64, received_at_ms: u64, entry: &NewEntry) -> Arc<Entry> {
-    let cursor = crate::push::Cursor { store: shared.id, position: Position(number) };
-    Arc::new(Entry::new(cursor, received_at_ms, entry.id, &entry.event, entry.raw.clone()))
+    let cursor = crate::push::Cursor {
+        store: shared.id,
+        position: Position(number),
+    };
+    Arc::new(Entry::new(
+        cursor,
+        received_at_ms,
+        entry.id,
+        &entry.event,
+        entry.raw.clone(),
+    ))
 }

@@ -29,7 +29,9 @@ pub(super) fn cut_last_batch(database: &Path, error: &dyn std::error::Error) -> 
 }
 
 fn try_cut(database: &Path) -> io::Result<Option<PathBuf>> {
-    let Some(journal) = newest_journal(database)? else { return Ok(None) };
+    let Some(journal) = newest_journal(database)? else {
+        return Ok(None);
+    };
     let end = content_end(&journal)?;
     if end == 0 {
         return Ok(None);
@@ -47,8 +49,9 @@ fn newest_journal(database: &Path) -> io::Result<Option<PathBuf>> {
     for file in fs::read_dir(database)? {
         let path = file?.path();
         if path.extension().is_some_and(|extension| extension == "jnl") {
-            let number: Option<u64> =
-                path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            let number: Option<u64> = path
+                .file_stem()
+                .and_then(|stem| stem.to_str()?.parse().ok());
             newest = newest.max(number.map(|number| (number, path)));
         }
     }

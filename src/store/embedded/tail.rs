@@ -15,7 +15,11 @@ pub(super) struct Tail {
 
 impl Tail {
     pub fn new(max_bytes: usize) -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, max_bytes }
+        Self {
+            entries: VecDeque::new(),
+            bytes: 0,
+            max_bytes,
+        }
     }
 
     /// Adds the log's next entry, and lets go of the oldest ones beyond the bound.
@@ -46,6 +50,9 @@ impl Tail {
             .cloned()
             .collect();
         let reaches_end = skip + entries.len() >= self.entries.len();
-        Some(Batch { entries, reaches_end })
+        Some(Batch {
+            entries,
+            reaches_end,
+        })
     }
 }

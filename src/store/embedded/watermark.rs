@@ -24,7 +24,12 @@ const MARK: u64 = 0x7965_7461_2d65_6e64;
 
 impl Watermark {
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         Ok(Self { file })
     }
 

@@ -24,6 +24,13 @@ pub(super) enum Command {
     Close(oneshot::Sender<()>),
 }
 
+/// What the queue has for the writer.
+enum Next {
+    Command(Command),
+    Idle,
+    Abandoned,
+}
+
 /// One batch holds at most so many bytes; what is left over goes into the next.
 const BATCH_BYTES: usize = 8 << 20;
 /// Retention removes so many entries at a time, so that appends need not wait for it.
@@ -51,15 +58,25 @@ impl Writer {
         watermark: Watermark,
         queue: Receiver<Command>,
     ) -> Self {
-        Self { shared, state, watermark, queue, retiring: Vec::new(), failed_at: None }
+        Self {
+            shared,
+            state,
+            watermark,
+            queue,
+            retiring: Vec::new(),
+            failed_at: None,
+        }
     }
 
     /// Serves commands until one of them is `Close`, or nobody is left to give any.
     pub fn run(mut self) {
         let mut closing = None;
         while closing.is_none() {
-            let Some(first) = self.next() else { break };
-            closing = self.serve(first);
+            match self.next() {
+                Next::Command(first) => closing = self.serve(first),
+                Next::Idle => {}
+                Next::Abandoned => break,
+            }
             self.retire_slice();
         }
         // Later commands find the queue closed; those already in it find their reply dropped.
@@ -72,27 +89,33 @@ impl Writer {
     }
 
     /// Waits for a command; while retention is under way, only looks whether there is one.
-    fn next(&mut self) -> Option<Option<Command>> {
+    fn next(&mut self) -> Next {
         if self.retiring.is_empty() {
-            return self.queue.blocking_recv().map(Some);
+            return self
+                .queue
+                .blocking_recv()
+                .map_or(Next::Abandoned, Next::Command);
         }
         match self.queue.try_recv() {
-            Ok(command) => Some(Some(command)),
-            Err(TryRecvError::Empty) => Some(None),
-            Err(TryRecvError::Disconnected) => None,
+            Ok(command) => Next::Command(command),
+            Err(TryRecvError::Empty) => Next::Idle,
+            Err(TryRecvError::Disconnected) => Next::Abandoned,
         }
     }
 
     /// Serves a command and the appends that have queued behind it; returns who asked to close.
-    fn serve(&mut self, first: Option<Command>) -> Option<oneshot::Sender<()>> {
+    fn serve(&mut self, first: Command) -> Option<oneshot::Sender<()>> {
         let mut requests = Vec::new();
         let mut bytes = 0;
-        let mut command = first;
+        let mut command = Some(first);
         let mut closing = None;
         while let Some(next) = command {
             match next {
                 Command::Append(entries, reply) => {
-                    bytes += entries.iter().map(|e| e.event.len() + e.raw.len()).sum::<usize>();
+                    bytes += entries
+                        .iter()
+                        .map(|e| e.event.len() + e.raw.len())
+                        .sum::<usize>();
                     requests.push((entries, reply));
                 }
                 Command::Retire(done) => self.retiring.push(done),
@@ -101,7 +124,11 @@ impl Writer {
                     break;
                 }
             }
-            command = if bytes < BATCH_BYTES { self.queue.try_recv().ok() } else { None };
+            command = if bytes < BATCH_BYTES {
+                self.queue.try_recv().ok()
+            } else {
+                None
+            };
         }
         self.append(requests);
         closing
@@ -128,14 +155,20 @@ impl Writer {
     }
 
     /// Makes all entries of the requests durable, in order.
-    fn commit(&mut self, requests: &[(Vec<NewEntry>, Reply)]) -> Result<Vec<Appended>, AppendError> {
+    fn commit(
+        &mut self,
+        requests: &[(Vec<NewEntry>, Reply)],
+    ) -> Result<Vec<Appended>, AppendError> {
         self.ensure_writable()?;
         let unavailable = |error: fjall::Error| AppendError::Unavailable(error.to_string());
         let shared = self.shared.clone();
         let guard = read(&shared.disk);
         let disk = guard.as_ref().ok_or(AppendError::Closed)?;
         let received_at_ms = shared.options.now_ms().max(self.state.last_received_ms);
-        let mut state = State { last_received_ms: received_at_ms, ..self.state };
+        let mut state = State {
+            last_received_ms: received_at_ms,
+            ..self.state
+        };
         let mut new: Vec<Placed<'_>> = Vec::new();
         let mut here: HashMap<EventId, u64> = HashMap::new();
         let mut appended = Vec::new();
@@ -148,10 +181,17 @@ impl Writer {
                 state.end = state.end.next();
                 state.bytes += disk::size(entry);
                 here.insert(entry.id, state.end.0);
-                new.push(Placed { number: state.end.0, received_at_ms, entry });
+                new.push(Placed {
+                    number: state.end.0,
+                    received_at_ms,
+                    entry,
+                });
                 state.end.0
             });
-            appended.push(Appended { position: Position(number), duplicate: held.is_some() });
+            appended.push(Appended {
+                position: Position(number),
+                duplicate: held.is_some(),
+            });
         }
         if !new.is_empty() {
             disk.append(&new, &state).map_err(unavailable)?;
@@ -188,14 +228,17 @@ impl Writer {
         if self.failed_at.is_some_and(|at| at.elapsed() < REOPEN_AFTER) {
             return Err(AppendError::Unavailable("waiting for the disk".into()));
         }
-        self.probe().map_err(|error| AppendError::Unavailable(error.to_string()))?;
+        self.probe()
+            .map_err(|error| AppendError::Unavailable(error.to_string()))?;
         let mut disk = write(&self.shared.disk);
         // The old one must be gone before the folder's lock is free.
         *disk = None;
         let (opened, id, state) = Disk::open(&self.shared.options.path.join("log"))
             .map_err(|error| AppendError::Unavailable(error.to_string()))?;
         if id != self.shared.id || state.end < self.state.end {
-            return Err(AppendError::Unavailable("the store's files have been replaced".into()));
+            return Err(AppendError::Unavailable(
+                "the store's files have been replaced".into(),
+            ));
         }
         *disk = Some(opened);
         drop(disk);
@@ -247,20 +290,27 @@ impl Writer {
         let oldest_ms = options.now_ms().saturating_sub(age_ms);
         let max_bytes = options.retention_bytes;
         let guard = read(&self.shared.disk);
-        let Some(disk) = guard.as_ref() else { return Ok(false) };
+        let Some(disk) = guard.as_ref() else {
+            return Ok(false);
+        };
         let expired = disk.expired(&self.state, RETIRE_SLICE, |received_ms, held| {
             received_ms < oldest_ms || (max_bytes > 0 && held > max_bytes)
         })?;
-        let Some((last, ..)) = expired.entries.last() else { return Ok(false) };
+        let Some((last, ..)) = expired.entries.last() else {
+            return Ok(false);
+        };
         let removed: u64 = expired.entries.iter().map(|(_, _, bytes)| bytes).sum();
         let state = State {
             earliest: Position(*last),
             bytes: self.state.bytes.saturating_sub(removed),
             ..self.state
         };
+        // Told first, so that no reader takes what is being removed for damage.
+        self.shared
+            .earliest
+            .store(state.earliest.0, Ordering::Release);
         disk.remove(&expired, &state)?;
         self.state = state;
-        self.shared.earliest.store(state.earliest.0, Ordering::Release);
         self.shared.bytes.store(state.bytes, Ordering::Relaxed);
         Ok(expired.entries.len() == RETIRE_SLICE)
     }

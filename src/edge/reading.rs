@@ -1,0 +1,131 @@
+//! What was POSTed becomes entries for the log, leniently: nothing that came with the right secret
+//! is refused, and every byte of it is kept.
+
+use std::str;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::fields::Fields;
+use super::json::Json;
+use super::payloads;
+use crate::proto::push_event::Payload;
+use crate::proto::{PushEvent, PushKind, PushOrigin, UnrecognizedPush};
+use crate::push::EventId;
+use crate::store::NewEntry;
+
+/// What is known of a POST besides its body.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    /// The account whose secret the address held.
+    pub account: &'a str,
+    /// The module named in the address.
+    pub module: &'a str,
+    /// The Content-Type header, if there was one.
+    pub content_type: Option<&'a str>,
+    /// What the platform's relative voice addresses are relative to.
+    pub voice_base_url: &'a str,
+}
+
+/// Reads a body as one push, or as many as its array has elements; never as none.
+pub fn read(received: &Received<'_>, body: &Bytes) -> Vec<NewEntry> {
+    let Ok(text) = str::from_utf8(body) else {
+        return vec![received.unrecognized(body.clone(), None, "not UTF-8")];
+    };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match Json::elements(text) {
+        Some(elements) if !elements.is_empty() => elements
+            .into_iter()
+            .map(|element| received.read_one(body.slice_ref(element.as_bytes()), element))
+            .collect(),
+        _ => vec![received.read_one(body.clone(), text)],
+    }
+}
+
+impl Received<'_> {
+    /// Reads one push; `raw` is what came, `text` the same without a byte order mark.
+    fn read_one(&self, raw: Bytes, text: &str) -> NewEntry {
+        let Some(json) = Json::parse(text) else {
+            return self.unrecognized(raw, None, "not JSON");
+        };
+        let id = EventId::of_json(self.account, self.module, &json.canonical());
+        let Json::Object(members) = json else {
+            return self.unrecognized(raw, Some(id), "not a JSON object");
+        };
+        let mut fields = Fields::new(members);
+        match self.payload(&mut fields) {
+            Ok((kind, payload)) => self.entry(id, raw, kind, payload, fields),
+            Err(reason) => {
+                let payload = Payload::Unrecognized(self.unrecognized_payload(&raw, reason));
+                self.entry(id, raw, PushKind::Unrecognized, payload, fields)
+            }
+        }
+    }
+
+    /// Reads what the module is documented to push, or says why that is not what came.
+    fn payload(&self, fields: &mut Fields<'_>) -> Result<(PushKind, Payload), &'static str> {
+        const NOTHING: &str = "none of the module's documented fields";
+        // The vendor's console lets a module be scoped: "receiveDialog|AppX".
+        let module = self.module.split('|').next().unwrap_or_default();
+        match module {
+            "receiveCallRecord" => {
+                let record = payloads::call_record(fields).ok_or(NOTHING)?;
+                Ok((PushKind::CallRecord, Payload::CallRecord(record)))
+            }
+            "receiveVoice" => {
+                let voice = payloads::voice(fields, self.voice_base_url).ok_or(NOTHING)?;
+                Ok((PushKind::Voice, Payload::Voice(voice)))
+            }
+            "receiveDialog" => {
+                let dialog = payloads::dialog(fields).ok_or(NOTHING)?;
+                Ok((PushKind::Dialog, Payload::Dialog(dialog)))
+            }
+            _ => Err("not a documented module"),
+        }
+    }
+
+    fn unrecognized(&self, raw: Bytes, id: Option<EventId>, reason: &str) -> NewEntry {
+        let id = id.unwrap_or_else(|| EventId::of_raw(self.account, self.module, &raw));
+        let payload = Payload::Unrecognized(self.unrecognized_payload(&raw, reason));
+        self.entry(
+            id,
+            raw,
+            PushKind::Unrecognized,
+            payload,
+            Fields::new(Vec::new()),
+        )
+    }
+
+    fn unrecognized_payload(&self, raw: &Bytes, reason: &str) -> UnrecognizedPush {
+        UnrecognizedPush {
+            module: self.module.to_owned(),
+            reason: reason.to_owned(),
+            content_type: self.content_type.unwrap_or_default().to_owned(),
+            size: i64::try_from(raw.len()).unwrap_or(i64::MAX),
+        }
+    }
+
+    fn entry(
+        &self,
+        id: EventId,
+        raw: Bytes,
+        kind: PushKind,
+        payload: Payload,
+        rest: Fields<'_>,
+    ) -> NewEntry {
+        let event = PushEvent {
+            event_id: id.to_string(),
+            account: self.account.to_owned(),
+            kind: kind.into(),
+            origin: PushOrigin::Live.into(),
+            extra_fields: rest.rest(),
+            payload: Some(payload),
+            ..PushEvent::default()
+        };
+        NewEntry {
+            id,
+            event: event.encode_to_vec().into(),
+            raw,
+        }
+    }
+}
