@@ -28,6 +28,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // `raw_json` is handed on without a copy.
         .bytes(".yeta.v1")
+        // Written by hand: an event is encoded once for all of its readers.
+        .extern_path(
+            ".yeta.v1.SubscribePushesResponse",
+            "crate::proto::SubscribePushesResponse",
+        )
         .compile_fds(descriptors)?;
     Ok(())
 }

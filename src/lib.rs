@@ -8,7 +8,12 @@
 //!        store → relay (start, filter, progress) → grpc stream
 //! ```
 
+pub mod account;
+pub mod config;
 pub mod edge;
+pub mod http_server;
 pub mod proto;
 pub mod push;
+pub mod relay;
+pub mod secret;
 pub mod store;

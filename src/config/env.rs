@@ -22,7 +22,10 @@ pub fn overlay(
         let segments: Vec<&str> = path.split("__").collect();
         if !set(table, &segments, value) {
             let key = format!("{PREFIX}{}", path.to_uppercase());
-            faults.push(Fault { key, problem: "names no setting".into() });
+            faults.push(Fault {
+                key,
+                problem: "names no setting".into(),
+            });
         }
     }
 }
@@ -35,7 +38,9 @@ fn set(table: &mut Table, path: &[&str], value: String) -> bool {
             !name.is_empty()
         }
         [name, index, rest @ ..] if index.parse::<usize>().is_ok() => {
-            let list = table.entry(*name).or_insert_with(|| Value::Array(Vec::new()));
+            let list = table
+                .entry(*name)
+                .or_insert_with(|| Value::Array(Vec::new()));
             let (Value::Array(list), Ok(index)) = (list, index.parse::<usize>()) else {
                 return false;
             };
@@ -48,7 +53,9 @@ fn set(table: &mut Table, path: &[&str], value: String) -> bool {
             }
         }
         [name, rest @ ..] => {
-            let inner = table.entry(*name).or_insert_with(|| Value::Table(Table::new()));
+            let inner = table
+                .entry(*name)
+                .or_insert_with(|| Value::Table(Table::new()));
             match inner {
                 Value::Table(inner) => set(inner, rest, value),
                 _ => false,

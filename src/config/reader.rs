@@ -42,18 +42,29 @@ pub struct Section<'a> {
 impl<'a> Section<'a> {
     /// The whole configuration.
     pub fn root(table: Table, faults: &'a mut Vec<Fault>) -> Self {
-        Self { path: String::new(), table, faults }
+        Self {
+            path: String::new(),
+            table,
+            faults,
+        }
     }
 
     /// A setting's full name.
     pub fn key(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
     }
 
     /// Notes that something is wrong with a setting.
     pub fn fault(&mut self, name: &str, problem: impl Into<String>) {
         let key = self.key(name);
-        self.faults.push(Fault { key, problem: problem.into() });
+        self.faults.push(Fault {
+            key,
+            problem: problem.into(),
+        });
     }
 
     /// Reads a setting that may be missing.
@@ -92,7 +103,12 @@ impl<'a> Section<'a> {
                 Table::new()
             }
         };
-        Section { path, table, faults: self.faults }.read_whole(read)
+        Section {
+            path,
+            table,
+            faults: self.faults,
+        }
+        .read_whole(read)
     }
 
     /// Reads an array of tables, each with `read`.
@@ -113,25 +129,33 @@ impl<'a> Section<'a> {
         for (i, table) in tables.into_iter().enumerate() {
             let path = self.key(&format!("{name}[{i}]"));
             let Value::Table(table) = table else {
-                self.faults.push(Fault { key: path, problem: "expected a table".into() });
+                self.faults.push(Fault {
+                    key: path,
+                    problem: "expected a table".into(),
+                });
                 continue;
             };
-            all.push(Section { path, table, faults: self.faults }.read_whole(&mut read));
+            all.push(
+                Section {
+                    path,
+                    table,
+                    faults: self.faults,
+                }
+                .read_whole(&mut read),
+            );
         }
         all
     }
 
-    /// Reads all of a table whose names are the user's own.
-    pub fn texts(&mut self) -> Vec<(String, String)> {
-        let table = std::mem::take(&mut self.table);
-        let mut texts = Vec::new();
-        for (name, value) in table {
-            match String::read(&value) {
-                Some(text) => texts.push((name, text)),
-                None => self.fault(&name, format!("expected {}, got {value}", String::EXPECTED)),
-            }
-        }
-        texts
+    /// Reads a table of texts whose names are the user's own.
+    pub fn texts(&mut self, name: &str) -> Vec<(String, String)> {
+        self.section(name, |section| {
+            let names: Vec<_> = section.table.keys().cloned().collect();
+            names
+                .into_iter()
+                .filter_map(|name| Some((name.clone(), section.optional(&name)?)))
+                .collect()
+        })
     }
 
     /// Reads a table, then calls what is left in it unknown.
@@ -201,7 +225,10 @@ impl Setting for PathBuf {
     const EXPECTED: &'static str = "a path";
 
     fn read(value: &Value) -> Option<Self> {
-        value.as_str().filter(|path| !path.is_empty()).map(Self::from)
+        value
+            .as_str()
+            .filter(|path| !path.is_empty())
+            .map(Self::from)
     }
 }
 
@@ -220,7 +247,9 @@ impl Setting for IpNet {
 
     fn read(value: &Value) -> Option<Self> {
         let text = value.as_str()?;
-        text.parse().ok().or_else(|| Some(std::net::IpAddr::into(text.parse().ok()?)))
+        text.parse()
+            .ok()
+            .or_else(|| Some(std::net::IpAddr::into(text.parse().ok()?)))
     }
 }
 

@@ -1,10 +1,13 @@
 //! The messages and services of `yeta.v1`, generated from `proto/`.
 
+mod frame;
+
 #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
 mod generated {
     tonic::include_proto!("yeta.v1");
 }
 
+pub use frame::{EncodedEvent, SubscribePushesResponse};
 pub use generated::*;
 
 /// The compiled `proto/` files with their comments, for server reflection.

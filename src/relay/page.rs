@@ -1,0 +1,76 @@
+//! Reads a page of what the log holds.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{BATCH, Filter, RelayError};
+use crate::push::{Cursor, Position};
+use crate::store::{Entry, PushLog};
+
+/// What a page is to hold.
+#[derive(Debug)]
+pub struct PageQuery {
+    /// Only what follows this.
+    pub after: Position,
+    /// Only what was received before this.
+    pub until: Option<SystemTime>,
+    /// Only what matches.
+    pub filter: Filter,
+    /// At most so many events.
+    pub size: usize,
+}
+
+/// A page, and where the next one begins.
+#[derive(Debug)]
+pub struct Page {
+    /// The events, in order.
+    pub entries: Vec<Arc<Entry>>,
+    /// Where the next page begins; `None`: there is none.
+    pub next: Option<Cursor>,
+}
+
+/// A page may end early after so many events looked at, so that no request holds on for long.
+const LOOK_AT: usize = 100_000;
+
+/// Reads the page.
+pub async fn list(log: &Arc<dyn PushLog>, query: &PageQuery) -> Result<Page, RelayError> {
+    let mut entries = Vec::new();
+    let mut position = query.after;
+    let mut looked_at = 0;
+    while looked_at < LOOK_AT {
+        let batch = log.read(position, BATCH).await?;
+        looked_at += batch.entries.len();
+        for entry in batch.entries {
+            if query
+                .until
+                .is_some_and(|until| entry.received_at() >= until)
+            {
+                return Ok(Page {
+                    entries,
+                    next: None,
+                });
+            }
+            position = entry.cursor.position;
+            if query.filter.matches(&entry) {
+                entries.push(entry);
+            }
+            if entries.len() == query.size {
+                let more = position < *log.end().borrow();
+                return Ok(Page {
+                    entries,
+                    next: more.then(|| log.cursor(position)),
+                });
+            }
+        }
+        if batch.reaches_end {
+            return Ok(Page {
+                entries,
+                next: None,
+            });
+        }
+    }
+    Ok(Page {
+        entries,
+        next: Some(log.cursor(position)),
+    })
+}

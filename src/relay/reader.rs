@@ -1,0 +1,148 @@
+//! An independent reader: every event after its start that matches, in order, without end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::RelayMetrics;
+use super::{BATCH, Filter, RelayError};
+use crate::push::{Cursor, Position};
+use crate::store::{Entry, PushLog};
+
+/// What a reader has come to.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// An event that matches.
+    Event(Arc<Entry>),
+    /// How far it has come, past what the filter left out.
+    Progress {
+        /// Reading can go on from here.
+        cursor: Cursor,
+        /// Whether this was the end of the log.
+        caught_up: bool,
+    },
+}
+
+/// Progress is told at least this often.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// Reads the log from a position, first what is there, then what arrives.
+pub struct Reader {
+    log: Arc<dyn PushLog>,
+    filter: Filter,
+    drain: CancellationToken,
+    metrics: RelayMetrics,
+    end: watch::Receiver<Position>,
+    /// How far the reader has come.
+    position: Position,
+    batch: std::vec::IntoIter<Arc<Entry>>,
+    /// Whether the present batch was cut short by its bound, so that more is known to follow.
+    is_behind: bool,
+    has_told_caught_up: bool,
+    progress_due: Instant,
+}
+
+impl Reader {
+    /// A reader that starts after a position and ends when `drain` is cancelled.
+    pub fn new(
+        log: Arc<dyn PushLog>,
+        start: Position,
+        filter: Filter,
+        drain: CancellationToken,
+        metrics: RelayMetrics,
+    ) -> Self {
+        metrics.readers.inc();
+        Self {
+            end: log.end(),
+            log,
+            filter,
+            drain,
+            metrics,
+            position: start,
+            batch: Vec::new().into_iter(),
+            is_behind: true,
+            has_told_caught_up: false,
+            progress_due: Instant::now() + PROGRESS_EVERY,
+        }
+    }
+
+    /// The cursor of how far the reader has come.
+    pub fn cursor(&self) -> Cursor {
+        self.log.cursor(self.position)
+    }
+
+    /// Waits for the next event or word of progress. After an error there is nothing more.
+    pub async fn next(&mut self) -> Result<Step, RelayError> {
+        loop {
+            if self.drain.is_cancelled() {
+                return Err(RelayError::Draining);
+            }
+            for entry in self.batch.by_ref() {
+                self.position = entry.cursor.position;
+                if self.filter.matches(&entry) {
+                    self.metrics.delivered.inc();
+                    return Ok(Step::Event(entry));
+                }
+            }
+            if Instant::now() >= self.progress_due {
+                let caught_up = self.position == *self.end.borrow();
+                return Ok(self.progress(caught_up));
+            }
+            if !self.fill().await? {
+                if !self.has_told_caught_up {
+                    self.has_told_caught_up = true;
+                    return Ok(self.progress(true));
+                }
+                self.wait().await;
+            }
+        }
+    }
+
+    /// Reads the next batch; false at the end of the log.
+    async fn fill(&mut self) -> Result<bool, RelayError> {
+        // Seen before reading, so that what is appended in between wakes the wait.
+        self.end.borrow_and_update();
+        let batch = self.log.read(self.position, BATCH).await?;
+        let filled = !batch.entries.is_empty();
+        if filled && !batch.reaches_end {
+            self.is_behind = true;
+        } else if filled && self.is_behind {
+            // The end is in sight again: say so once it is reached.
+            self.is_behind = false;
+            self.has_told_caught_up = false;
+        }
+        self.batch = batch.entries.into_iter();
+        if filled {
+            // The filter may leave out much; others must get their turn meanwhile.
+            tokio::task::coop::consume_budget().await;
+        }
+        Ok(filled)
+    }
+
+    /// Waits until the log grows, progress is due, or the gateway drains.
+    async fn wait(&mut self) {
+        tokio::select! {
+            // An error means that the log is closed, which the next read says.
+            _ = self.end.changed() => {}
+            () = self.drain.cancelled() => {}
+            () = sleep_until(self.progress_due) => {}
+        }
+    }
+
+    fn progress(&mut self, caught_up: bool) -> Step {
+        self.progress_due = Instant::now() + PROGRESS_EVERY;
+        Step::Progress {
+            cursor: self.cursor(),
+            caught_up,
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.metrics.readers.dec();
+    }
+}
