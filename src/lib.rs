@@ -1,1 +1,3 @@
 //! A gRPC gateway to iFlytek's yeta outbound-call platform.
+
+pub mod sandbox;
