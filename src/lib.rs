@@ -15,5 +15,6 @@ pub mod http_server;
 pub mod proto;
 pub mod push;
 pub mod relay;
+pub mod sandbox;
 pub mod secret;
 pub mod store;
