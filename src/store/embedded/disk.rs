@@ -72,13 +72,7 @@ impl Disk {
             path: path.into(),
             error,
         })?;
-        let db = match Database::builder(path).open() {
-            // A batch that a crash tore can look damaged instead of short; see `repair`.
-            Err(fjall::Error::JournalRecovery(error)) if repair::cut_last_batch(path, &error) => {
-                Database::builder(path).open().map_err(failed)?
-            }
-            other => other.map_err(failed)?,
-        };
+        let db = open_database(path)?;
         let keyspace = |name| {
             db.keyspace(name, KeyspaceCreateOptions::default)
                 .map_err(failed)
@@ -200,6 +194,33 @@ impl Disk {
     /// How many bytes the database takes on disk.
     pub fn size(&self) -> u64 {
         self.db.disk_space().unwrap_or_default()
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, OpenError> {
+    let open = || Database::builder(path).open();
+    let failed = |error| OpenError::from_fjall(path, error);
+    let io = |error| OpenError::Io {
+        path: path.into(),
+        error,
+    };
+    let error = match open() {
+        Err(error @ fjall::Error::JournalRecovery(_)) => error,
+        other => return other.map_err(failed),
+    };
+    // A batch that a crash tore can look damaged instead of short; see `repair`.
+    let Some(cut) = repair::cut_last_batch(path).map_err(io)? else {
+        return Err(failed(error));
+    };
+    match open() {
+        Ok(db) => {
+            cut.keep();
+            Ok(db)
+        }
+        Err(_) => {
+            cut.undo().map_err(io)?;
+            Err(failed(error))
+        }
     }
 }
 

@@ -3,32 +3,21 @@
 //! A batch that was being written when power went can have all its length and still hold blocks
 //! that never reached the disk. The database discards a short last batch, but refuses to open
 //! for one whose checksum is wrong. Nobody was told that this batch is durable, so that it may be
-//! discarded: cutting off its last byte makes it a short one. If something else is wrong, the
-//! second attempt to open fails as the first did, and the copy made here keeps the evidence.
+//! discarded: cutting off its last byte makes it a short one. If something else is wrong, opening
+//! fails as it did before, and the journal is put back as it was.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// Cuts the last batch of the newest journal short, once, keeping a copy; says whether it did.
-pub(super) fn cut_last_batch(database: &Path, error: &dyn std::error::Error) -> bool {
-    match try_cut(database) {
-        Ok(Some(copy)) => {
-            tracing::warn!(
-                %error, copy = %copy.display(),
-                "the last batch of the journal is damaged: discarding it as unfinished"
-            );
-            true
-        }
-        Ok(None) => false,
-        Err(error) => {
-            tracing::error!(%error, "the damaged journal could not be mended");
-            false
-        }
-    }
+/// A journal whose last batch has been cut short, and a copy of it as it was.
+pub(super) struct Cut {
+    journal: PathBuf,
+    copy: PathBuf,
 }
 
-fn try_cut(database: &Path) -> io::Result<Option<PathBuf>> {
+/// Cuts the last batch of the newest journal short; `None` if there is nothing to cut.
+pub(super) fn cut_last_batch(database: &Path) -> io::Result<Option<Cut>> {
     let Some(journal) = newest_journal(database)? else {
         return Ok(None);
     };
@@ -41,7 +30,22 @@ fn try_cut(database: &Path) -> io::Result<Option<PathBuf>> {
     let file = OpenOptions::new().write(true).open(&journal)?;
     file.set_len(end - 1)?;
     file.sync_all()?;
-    Ok(Some(copy))
+    Ok(Some(Cut { journal, copy }))
+}
+
+impl Cut {
+    /// The cut has helped. The copy stays, for whoever wants to know what was in it.
+    pub fn keep(self) {
+        tracing::warn!(
+            copy = %self.copy.display(),
+            "the last batch of the journal was damaged and has been discarded as unfinished"
+        );
+    }
+
+    /// The cut has not helped: puts the journal back as it was.
+    pub fn undo(self) -> io::Result<()> {
+        fs::rename(&self.copy, &self.journal)
+    }
 }
 
 fn newest_journal(database: &Path) -> io::Result<Option<PathBuf>> {

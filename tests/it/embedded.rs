@@ -1,0 +1,160 @@
+//! What only the embedded engine has to survive: other processes, torn files, damage.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use yeta_gateway::push::Position;
+use yeta_gateway::store::embedded::{EmbeddedLog, OpenError, Options};
+use yeta_gateway::store::{PushLog, ReadError, ReadLimit};
+
+use crate::conformance::{append, contents};
+
+const ALL: ReadLimit = ReadLimit {
+    entries: 100_000,
+    bytes: usize::MAX,
+};
+
+async fn open(path: &Path) -> EmbeddedLog {
+    EmbeddedLog::open(Options::new(path)).await.unwrap()
+}
+
+async fn fill(path: &Path, contents: &[&str]) {
+    let log = open(path).await;
+    for content in contents {
+        append(&log, content).await;
+    }
+    log.close().await;
+}
+
+fn journal(path: &Path) -> PathBuf {
+    let files = fs::read_dir(path.join("log"))
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    files
+        .filter(|file| file.extension().is_some_and(|e| e == "jnl"))
+        .max()
+        .unwrap()
+}
+
+/// Where the last copy of a text stands in a file.
+fn find(file: &Path, text: &str) -> usize {
+    let bytes = fs::read(file).unwrap();
+    bytes
+        .windows(text.len())
+        .rposition(|window| window == text.as_bytes())
+        .unwrap()
+}
+
+fn overwrite(file: &Path, at: usize, with: &[u8]) {
+    let file = OpenOptions::new().write(true).open(file).unwrap();
+    file.write_all_at(with, at as u64).unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_in_use_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path()).await;
+    let second = EmbeddedLog::open(Options::new(folder.path())).await;
+    assert!(
+        matches!(second, Err(OpenError::InUse { .. })),
+        "{:?}",
+        second.err()
+    );
+    log.close().await;
+    open(folder.path()).await;
+}
+
+#[tokio::test]
+async fn a_file_in_the_folders_place_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let opened = EmbeddedLog::open(Options::new(file.path())).await;
+    assert!(
+        matches!(opened, Err(OpenError::Io { .. })),
+        "{:?}",
+        opened.err()
+    );
+}
+
+#[tokio::test]
+async fn a_batch_torn_by_a_crash_is_discarded_and_the_rest_kept() {
+    // As after a crash in mid-write: the last batch ends early, or its middle never reached the
+    // disk. The record of what was durable does not know of it.
+    for tear in ["short", "blank"] {
+        let folder = tempfile::tempdir().unwrap();
+        fill(folder.path(), &["one", "two"]).await;
+        let durable = fs::read(folder.path().join("durable-end")).unwrap();
+        fill(folder.path(), &["three: the torn one"]).await;
+        fs::write(folder.path().join("durable-end"), durable).unwrap();
+        let journal = journal(folder.path());
+        let at = find(&journal, "the torn one");
+        match tear {
+            "short" => fs::OpenOptions::new()
+                .write(true)
+                .open(&journal)
+                .unwrap()
+                .set_len(at as u64)
+                .unwrap(),
+            _ => overwrite(&journal, at, &[0; 8]),
+        }
+        let log = open(folder.path()).await;
+        assert_eq!(
+            contents(&log, Position::START).await,
+            ["one", "two"],
+            "{tear}"
+        );
+        assert_eq!(log.stats().lost, 0, "{tear}");
+        assert_eq!(append(&log, "three again").await, Position(3), "{tear}");
+        log.close().await;
+        let log = open(folder.path()).await;
+        assert_eq!(
+            contents(&log, Position::START).await,
+            ["one", "two", "three again"],
+            "{tear}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn durable_entries_cut_off_are_reported_and_their_positions_not_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path(), &["one", "two", "three", "four"]).await;
+    let journal = journal(folder.path());
+    let at = find(&journal, "three");
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&journal)
+        .unwrap()
+        .set_len(at as u64)
+        .unwrap();
+    let log = open(folder.path()).await;
+    assert_eq!(log.stats().lost, 2);
+    assert_eq!(append(&log, "five").await, Position(5));
+    let batch = log.read(Position::START, ALL).await.unwrap();
+    assert_eq!(batch.entries.len(), 2);
+    assert!(!batch.reaches_end);
+    match log.read(Position(2), ALL).await {
+        Err(ReadError::Damaged { lost }) => assert_eq!(lost, 3..5),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(contents(&log, Position(4)).await, ["five"]);
+}
+
+#[tokio::test]
+async fn a_damaged_middle_of_the_journal_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path(), &["one", "two", "three", "four"]).await;
+    let journal = journal(folder.path());
+    let at = find(&journal, "two");
+    overwrite(&journal, at, b"2wo");
+    match EmbeddedLog::open(Options::new(folder.path())).await {
+        Err(OpenError::Damaged { .. }) => {}
+        Err(other) => panic!("{other}"),
+        Ok(log) => {
+            // It may also open without what is damaged, if it says so.
+            assert_ne!(log.stats().lost, 0);
+            let read = log.read(Position(1), ALL).await;
+            assert!(matches!(read, Err(ReadError::Damaged { .. })), "{read:?}");
+        }
+    }
+}
