@@ -1,3 +1,6 @@
 //! A gRPC gateway to iFlytek's yeta outbound-call platform.
 
+pub mod account;
+pub mod platform;
 pub mod proto;
+pub mod secret;
