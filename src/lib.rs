@@ -12,6 +12,7 @@ pub mod account;
 pub mod config;
 pub mod edge;
 pub mod http_server;
+pub mod platform;
 pub mod proto;
 pub mod push;
 pub mod relay;

@@ -1,5 +1,7 @@
 //! Who may push: whoever knows the secret in the path, from a network that the account allows.
 
+use std::sync::Arc;
+
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 
@@ -8,7 +10,7 @@ use crate::http_server::Peer;
 
 /// The account that the address stands for; `None` whatever about it is wrong, in the same time.
 pub fn account<'a>(
-    accounts: &'a [Account],
+    accounts: &'a [Arc<Account>],
     name: &str,
     secret: &str,
     peer: Option<Peer>,
@@ -17,7 +19,7 @@ pub fn account<'a>(
     let mut found = None;
     for account in accounts {
         if is_account(account, name, secret) {
-            found = Some(account);
+            found = Some(account.as_ref());
         }
     }
     found.filter(|account| may_push(account, peer))
@@ -52,13 +54,15 @@ mod tests {
     use super::*;
     use crate::secret::Secret;
 
-    fn accounts() -> Vec<Account> {
-        let account = |name: &str, secret: &str, networks: &[&str]| Account {
-            name: name.into(),
-            app_key: Secret::inline("key"),
-            app_secret: Secret::inline("secret"),
-            push_secret: Secret::inline(secret),
-            allow_push_from: networks.iter().map(|n| n.parse().unwrap()).collect(),
+    fn accounts() -> Vec<Arc<Account>> {
+        let account = |name: &str, secret: &str, networks: &[&str]| {
+            Arc::new(Account {
+                name: name.into(),
+                app_key: Secret::inline("key"),
+                app_secret: Secret::inline("secret"),
+                push_secret: Secret::inline(secret),
+                allow_push_from: networks.iter().map(|n| n.parse().unwrap()).collect(),
+            })
         };
         vec![
             account("a", "sesame", &[]),

@@ -47,7 +47,7 @@ pub struct EdgeConfig {
 /// The accounts that are pushed to, and where pushes go.
 pub struct Edge {
     config: EdgeConfig,
-    accounts: Vec<Account>,
+    accounts: Vec<Arc<Account>>,
     log: Arc<dyn PushLog>,
     metrics: EdgeMetrics,
     /// A permit for each KiB of body that may be held.
@@ -63,7 +63,7 @@ impl Edge {
     /// Pushes for these accounts go to this log.
     pub fn new(
         config: EdgeConfig,
-        accounts: Vec<Account>,
+        accounts: Vec<Arc<Account>>,
         log: Arc<dyn PushLog>,
         metrics: EdgeMetrics,
     ) -> Self {

@@ -1,0 +1,160 @@
+//! The client of yeta: operations, tokens, codes and the rule for sending again.
+//!
+//! It speaks in the messages of [`crate::proto`] and knows nothing of gRPC.
+
+mod attempt;
+mod code;
+mod error;
+mod gate;
+mod lenient;
+mod metrics;
+mod operation;
+mod resend;
+mod submission;
+mod token;
+mod wire;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, time::Instant};
+use tokio_util::task::TaskTracker;
+
+use self::{
+    attempt::Attempt,
+    gate::Gate,
+    submission::{Heirs, Submission},
+    token::Tokens,
+    wire::Wire,
+};
+pub use self::{
+    code::Code, error::PlatformError, metrics::PlatformMetrics, operation::Operation,
+    resend::Effect, wire::WireError,
+};
+use crate::account::Account;
+
+/// Where the platform is and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct PlatformConfig {
+    /// The platform's address: scheme, host, port, and a path if it has one.
+    pub base_url: String,
+    /// What stands between the address and the operations' own paths.
+    pub path_prefix: String,
+    /// How long one request may take, its connection included.
+    pub request_timeout: Duration,
+    /// How long a connection may take to come about, TLS included.
+    pub connect_timeout: Duration,
+    /// How long an unused connection is kept. A request on a connection that
+    /// the platform closes at that moment has an unknown outcome, so this must
+    /// be shorter than the platform keeps connections.
+    pub pool_idle_timeout: Duration,
+}
+
+impl Default for PlatformConfig {
+    fn default() -> Self {
+        Self {
+            base_url: "https://www.xfyeta.com".to_owned(),
+            path_prefix: "/openapi".to_owned(),
+            request_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(3),
+            pool_idle_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The platform, as the accounts of this gateway see it.
+pub struct Platform {
+    wire: Arc<Wire>,
+    accounts: HashMap<String, AccountClient>,
+    metrics: PlatformMetrics,
+    heirs: Heirs,
+}
+
+struct AccountClient {
+    account: Arc<Account>,
+    tokens: Arc<Tokens>,
+}
+
+impl Platform {
+    /// Readies the client and begins to keep a token for each account. Must be
+    /// called within a tokio runtime.
+    pub fn new(
+        config: &PlatformConfig,
+        accounts: impl IntoIterator<Item = Arc<Account>>,
+        metrics: PlatformMetrics,
+    ) -> Result<Self, WireError> {
+        let wire = Arc::new(Wire::new(config)?);
+        let accounts = accounts
+            .into_iter()
+            .map(|account| {
+                let tokens = Tokens::keep(Arc::clone(&account), Arc::clone(&wire), metrics.clone());
+                let client = AccountClient {
+                    account: Arc::clone(&account),
+                    tokens: Arc::new(tokens),
+                };
+                (account.name.clone(), client)
+            })
+            .collect();
+        Ok(Self {
+            wire,
+            accounts,
+            metrics,
+            heirs: Heirs {
+                runtime: Handle::current(),
+                tasks: TaskTracker::new(),
+            },
+        })
+    }
+
+    /// Does `operation` for the account named `account`, by `deadline` if there
+    /// is one.
+    ///
+    /// When the returned future is dropped, or the deadline passes, a changing
+    /// operation that has gone out is still followed to its outcome, which is
+    /// logged; one that has not gone out never will.
+    pub async fn call<O: Operation>(
+        &self,
+        account: &str,
+        operation: &O,
+        deadline: Option<Instant>,
+    ) -> Result<O::Reply, PlatformError> {
+        let client = self
+            .accounts
+            .get(account)
+            .ok_or_else(|| PlatformError::UnknownAccount(account.to_owned()))?;
+        let gate = Arc::new(Gate::default());
+        let caller_left = Arc::new(AtomicBool::new(false));
+        let attempt = Attempt::<O>::new(
+            operation,
+            Arc::clone(&self.wire),
+            client,
+            Arc::clone(&gate),
+            deadline,
+            Arc::clone(&caller_left),
+        );
+        let run = attempt.run(self.metrics.clone());
+        let mut submission = Submission::new(run, O::EFFECT, gate, caller_left, self.heirs.clone());
+        let Some(deadline) = deadline else {
+            return submission.await;
+        };
+        match tokio::time::timeout_at(deadline, &mut submission).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(submission.out_of_time()),
+        }
+    }
+
+    /// The account of that name.
+    pub fn account(&self, name: &str) -> Option<&Arc<Account>> {
+        self.accounts.get(name).map(|client| &client.account)
+    }
+
+    /// Waits until every operation whose caller has left has its outcome. To be
+    /// awaited at shutdown, when no new calls come.
+    pub async fn finish(&self) {
+        self.heirs.tasks.close();
+        self.heirs.tasks.wait().await;
+    }
+}
