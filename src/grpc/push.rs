@@ -1,0 +1,231 @@
+//! `yeta.v1.PushService`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, codec::CompressionEncoding};
+
+use super::auth::{Caller, Clients, Group};
+use super::status;
+use super::validate::{self, Violations};
+use crate::proto::push_service_server::{PushService, PushServiceServer};
+use crate::proto::{
+    EncodedEvent, ListPushesRequest, ListPushesResponse, Position, PushEvent, PushFilter,
+    SubscribeProgress, SubscribePushesRequest, SubscribePushesResponse, list_pushes_request,
+    subscribe_pushes_request,
+};
+use crate::relay::{self, Filter, PageQuery, Reader, Start, Step};
+use crate::relay::metrics::RelayMetrics;
+use crate::store::{Entry, PushLog};
+
+/// The service's implementation.
+pub struct Pushes {
+    log: Arc<dyn PushLog>,
+    clients: Arc<Clients>,
+    drain: CancellationToken,
+    metrics: RelayMetrics,
+}
+
+/// The service, ready to be served. Its streams end when `drain` is cancelled.
+pub fn push_service(
+    log: Arc<dyn PushLog>,
+    clients: Arc<Clients>,
+    drain: CancellationToken,
+    metrics: RelayMetrics,
+) -> PushServiceServer<Pushes> {
+    PushServiceServer::new(Pushes { log, clients, drain, metrics })
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Zstd)
+}
+
+type Frame = SubscribePushesResponse;
+type Frames = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+
+/// A page holds so many events unless it is told otherwise.
+const PAGE_SIZE: usize = 100;
+
+#[tonic::async_trait]
+impl PushService for Pushes {
+    type SubscribePushesStream = Frames;
+
+    async fn subscribe_pushes(
+        &self,
+        request: Request<SubscribePushesRequest>,
+    ) -> Result<Response<Frames>, Status> {
+        let caller = self.clients.authorize(request.metadata(), Group::Subscribe)?;
+        let visible = self.visible(&caller, request.metadata(), request.get_ref().filter.as_ref())?;
+        let request = request.into_inner();
+        validate::check(&request)?;
+        let start = subscribe_start(request.start);
+        let position = relay::resolve(&self.log, &start).await;
+        let position = position.map_err(|error| self.status(error))?;
+        let filter = Filter::new(request.filter.unwrap_or_default(), visible);
+        tracing::info!(client = caller.name(), ?start, "a subscriber has come");
+        let reader = Reader::new(
+            self.log.clone(),
+            position,
+            filter,
+            self.drain.clone(),
+            self.metrics.clone(),
+        );
+        Ok(Response::new(frames(reader, self.log.clone(), request.include_raw)))
+    }
+
+    async fn list_pushes(
+        &self,
+        request: Request<ListPushesRequest>,
+    ) -> Result<Response<ListPushesResponse>, Status> {
+        let caller = self.clients.authorize(request.metadata(), Group::Subscribe)?;
+        let visible = self.visible(&caller, request.metadata(), request.get_ref().filter.as_ref())?;
+        let request = request.into_inner();
+        validate::check(&request)?;
+        let until = request.until.map(system_time);
+        let size = usize::try_from(request.page_size).ok().filter(|size| *size > 0);
+        let start = list_start(request.start, request.page_token);
+        let after = relay::resolve(&self.log, &start).await;
+        let query = PageQuery {
+            after: after.map_err(|error| self.status(error))?,
+            until,
+            filter: Filter::new(request.filter.unwrap_or_default(), visible),
+            size: size.unwrap_or(PAGE_SIZE),
+        };
+        let page = relay::list(&self.log, &query).await.map_err(|error| self.status(error))?;
+        let events = page.entries.iter().filter_map(|entry| event(entry, request.include_raw));
+        Ok(Response::new(ListPushesResponse {
+            events: events.collect(),
+            next_page_token: page.next.map(|cursor| cursor.to_string()).unwrap_or_default(),
+        }))
+    }
+}
+
+impl Pushes {
+    fn status(&self, error: relay::RelayError) -> Status {
+        status::of_relay(error, self.log.as_ref())
+    }
+
+    /// The accounts that a reader is held to; `None`: all. Naming one that is not the caller's is
+    /// refused, instead of a stream that stays empty for a reason nobody sees.
+    fn visible(
+        &self,
+        caller: &Caller,
+        metadata: &MetadataMap,
+        filter: Option<&PushFilter>,
+    ) -> Result<Option<Vec<String>>, Status> {
+        for account in filter.iter().flat_map(|filter| &filter.accounts) {
+            self.clients.check(caller, account)?;
+        }
+        if let Some(account) = self.clients.named_account(caller, metadata)? {
+            return Ok(Some(vec![account.to_owned()]));
+        }
+        Ok(caller.accounts())
+    }
+}
+
+/// The stream of a reader; ends with word of how far it came when the gateway drains.
+fn frames(reader: Reader, log: Arc<dyn PushLog>, include_raw: bool) -> Frames {
+    enum State {
+        Reading(Box<Reader>),
+        Ending(Status),
+        Ended,
+    }
+    let step = move |state| {
+        let log = log.clone();
+        async move {
+            let mut reader = match state {
+                State::Reading(reader) => reader,
+                State::Ending(status) => return Some((Err(status), State::Ended)),
+                State::Ended => return None,
+            };
+            match reader.next().await {
+                Ok(Step::Event(entry)) => {
+                    Some((Ok(frame(&entry, include_raw)), State::Reading(reader)))
+                }
+                Ok(Step::Progress { cursor, caught_up }) => {
+                    Some((Ok(progress(&cursor, caught_up)), State::Reading(reader)))
+                }
+                Err(error @ relay::RelayError::Draining) => {
+                    let last = progress(&reader.cursor(), false);
+                    Some((Ok(last), State::Ending(status::of_relay(error, log.as_ref()))))
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a subscriber's stream has been ended");
+                    Some((Err(status::of_relay(error, log.as_ref())), State::Ended))
+                }
+            }
+        }
+    };
+    Box::pin(stream::unfold(State::Reading(Box::new(reader)), step))
+}
+
+fn frame(entry: &Entry, include_raw: bool) -> Frame {
+    Frame::Encoded(EncodedEvent {
+        event: entry.event.clone(),
+        raw_json: include_raw.then(|| entry.raw.clone()),
+    })
+}
+
+fn progress(cursor: &crate::push::Cursor, caught_up: bool) -> Frame {
+    Frame::Progress(SubscribeProgress { cursor: cursor.to_string(), caught_up })
+}
+
+fn event(entry: &Entry, include_raw: bool) -> Option<PushEvent> {
+    let raw_json = if include_raw { entry.raw.clone() } else { Bytes::new() };
+    entry.decoded().map(|event| PushEvent { raw_json, ..event.clone() })
+}
+
+fn subscribe_start(start: Option<subscribe_pushes_request::Start>) -> Start {
+    use subscribe_pushes_request::Start as Asked;
+    match start {
+        Some(Asked::Cursor(cursor)) => Start::Cursor(cursor),
+        Some(Asked::Since(time)) => Start::Since(system_time(time)),
+        Some(Asked::Position(position)) if position == Position::Earliest as i32 => Start::Earliest,
+        Some(Asked::Position(_)) | None => Start::Latest,
+    }
+}
+
+fn list_start(start: Option<list_pushes_request::Start>, page_token: String) -> Start {
+    use list_pushes_request::Start as Asked;
+    match start {
+        _ if !page_token.is_empty() => Start::Cursor(page_token),
+        Some(Asked::Cursor(cursor)) => Start::Cursor(cursor),
+        Some(Asked::Since(time)) => Start::Since(system_time(time)),
+        None => Start::Earliest,
+    }
+}
+
+/// A time as the system has it; one that it cannot express is as early as can be.
+fn system_time(time: prost_types::Timestamp) -> SystemTime {
+    SystemTime::try_from(time).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+impl validate::Validate for SubscribePushesRequest {
+    fn validate(&self, violations: &mut Violations) {
+        if !self.subscription.is_empty() {
+            violations.add(
+                "subscription",
+                "durable subscriptions are not supported by this version; leave it empty",
+            );
+        }
+        if let Some(subscribe_pushes_request::Start::Position(position)) = self.start
+            && Position::try_from(position).is_err()
+        {
+            violations.add("position", format!("{position} is no Position"));
+        }
+    }
+}
+
+impl validate::Validate for ListPushesRequest {
+    fn validate(&self, violations: &mut Violations) {
+        if !(0..=1000).contains(&self.page_size) {
+            let page_size = self.page_size;
+            violations.add("page_size", format!("{page_size} is not between 0 and 1000"));
+        }
+    }
+}
