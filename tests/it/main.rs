@@ -1,0 +1,3 @@
+//! Integration tests, in one binary: over real sockets, each on its own ports.
+
+mod sandbox;
