@@ -57,9 +57,12 @@ pub struct SandboxArgs {
 /// Runs the sandbox until Ctrl-C or SIGTERM.
 pub async fn run(args: SandboxArgs) -> anyhow::Result<()> {
     let listen = args.listen;
-    let listener =
-        TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-    let address = listener.local_addr().context("cannot tell the bound address")?;
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen}"))?;
+    let address = listener
+        .local_addr()
+        .context("cannot tell the bound address")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
     let shutdown = async move {
         tokio::select! {
@@ -70,7 +73,9 @@ pub async fn run(args: SandboxArgs) -> anyhow::Result<()> {
     println!("sandbox listening on http://{address}");
     println!("recordings at       http://{address}/voice/");
     println!("faults and counts   http://{address}/sandbox");
-    serve(args.into_config(), listener, shutdown).await.context("cannot run the sandbox")
+    serve(args.into_config(), listener, shutdown)
+        .await
+        .context("cannot run the sandbox")
 }
 
 impl SandboxArgs {
