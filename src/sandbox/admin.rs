@@ -82,7 +82,9 @@ pub(super) async fn add_faults(State(world): Shared, body: Bytes) -> Response {
         }
     }
     let mut queue = world.faults();
-    faults.into_iter().for_each(|fault| queue.add(fault));
+    for fault in faults {
+        queue.add(fault);
+    }
     Json(json!(queue.list())).into_response()
 }
 

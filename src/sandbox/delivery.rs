@@ -213,7 +213,7 @@ impl Target {
 }
 
 /// Sends a push to its receivers after a wait, with the faults ordered for it.
-pub(super) fn send(world: &Arc<World>, module: &'static str, body: Bytes, wait: Duration) {
+pub(super) fn send(world: &Arc<World>, module: &'static str, body: &Bytes, wait: Duration) {
     let urls = world.pusher.urls_of(module);
     if urls.is_empty() {
         return;

@@ -15,6 +15,7 @@ mod outbound;
 mod outcome;
 mod params;
 mod quirk;
+mod quirk_bodies;
 mod received;
 mod router;
 mod rows;

@@ -31,10 +31,9 @@ pub(super) fn callout(world: &Arc<World>, params: &Params) -> Result<Value, Refu
         .line(line_num)
         .ok_or_else(|| unknown_line(line_num))?;
     voice(world, params)?;
-    if let Some(speed) = params.optional_integer("robot_speed")? {
-        if !(-500..=500).contains(&speed) {
-            return Err(BAD_SPEED.because(format!("robot_speed {speed} is beyond 500")));
-        }
+    let speed = params.optional_integer("robot_speed")?.unwrap_or(0);
+    if !(-500..=500).contains(&speed) {
+        return Err(BAD_SPEED.because(format!("robot_speed {speed} is beyond 500")));
     }
     let batch = Batch::read(params, &world.catalog.robots[robot])?;
     if world.config.enforce_hours && !within(world.catalog.lines[line].time_work, now_ms()) {

@@ -82,10 +82,9 @@ impl Outcome {
 fn forced(number: &str, tries: u32) -> Option<(i32, &'static str)> {
     let last = number.get(number.len().checked_sub(4)?..)?;
     let result = match last {
-        "0001" => 0,
         "0099" => -1,
         "0101" if tries == 0 => 20,
-        "0101" => 0,
+        "0001" | "0101" => 0,
         _ => last.strip_prefix("00")?.parse().ok()?,
     };
     ANSWERED

@@ -150,7 +150,7 @@ fn describe_ordinary(world: &World, task: &Task, row: &mut Value) {
 /// either a string that holds JSON or a real array: odd task ids show the one,
 /// even ids the other.
 fn list_field(task: u64, list: &Value) -> Value {
-    if task % 2 == 0 {
+    if task.is_multiple_of(2) {
         list.clone()
     } else {
         Value::String(list.to_string())

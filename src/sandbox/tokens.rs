@@ -63,10 +63,9 @@ impl Tokens {
 pub(super) fn issue(world: &World, params: &Params) -> Result<Value, Refusal> {
     let key = params.text("app_key")?;
     let secret = params.text("app_secret")?;
-    if let Some((good_key, good_secret)) = &world.config.credentials {
-        if key != good_key || secret != good_secret {
-            return Err(BAD_CREDENTIALS.because("app_key and app_secret are not this sandbox's"));
-        }
+    let good = world.config.credentials.as_ref();
+    if good.is_some_and(|(good_key, good_secret)| key != good_key || secret != good_secret) {
+        return Err(BAD_CREDENTIALS.because("app_key and app_secret are not this sandbox's"));
     }
     let life = world.config.token_life;
     let token = world.tokens().issue(life, world.config.kill_old_tokens);

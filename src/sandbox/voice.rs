@@ -58,23 +58,21 @@ pub(super) async fn serve(
     let Some(range) = headers.get(RANGE).and_then(|range| range.to_str().ok()) else {
         return (kind, file).into_response();
     };
-    match slice(range, file.len()) {
-        Some((from, to)) => {
-            let content_range = format!("bytes {from}-{}/{}", to - 1, file.len());
-            let headers = [(CONTENT_RANGE, content_range)];
-            (
-                StatusCode::PARTIAL_CONTENT,
-                kind,
-                headers,
-                file[from..to].to_vec(),
-            )
-                .into_response()
-        }
-        None => {
-            let headers = [(CONTENT_RANGE, format!("bytes */{}", file.len()))];
-            (StatusCode::RANGE_NOT_SATISFIABLE, headers).into_response()
-        }
-    }
+    let Some((from, to)) = slice(range, file.len()) else {
+        let headers = [(CONTENT_RANGE, format!("bytes */{}", file.len()))];
+        return (StatusCode::RANGE_NOT_SATISFIABLE, headers).into_response();
+    };
+    let headers = [(
+        CONTENT_RANGE,
+        format!("bytes {from}-{}/{}", to - 1, file.len()),
+    )];
+    (
+        StatusCode::PARTIAL_CONTENT,
+        kind,
+        headers,
+        file[from..to].to_vec(),
+    )
+        .into_response()
 }
 
 /// Reads `bytes=from-to`, `bytes=from-` or `bytes=-last`, as from and end.

@@ -75,12 +75,8 @@ impl World {
     /// Sends a push on its way.
     pub fn push(self: &Arc<Self>, module: &'static str, body: &Value, rng: &mut StdRng) {
         let wait = Duration::from_millis(rng.random_range(0..PUSH_SPREAD_MS));
-        delivery::send(
-            self,
-            module,
-            Bytes::from(body.to_string()),
-            self.config.scaled(wait),
-        );
+        let body = Bytes::from(body.to_string());
+        delivery::send(self, module, &body, self.config.scaled(wait));
     }
 
     /// Runs something in the background until it is done or the sandbox stops.
