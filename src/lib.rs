@@ -1,6 +1,7 @@
 //! A gRPC gateway to iFlytek's yeta outbound-call platform.
 
 pub mod account;
+pub mod grpc;
 pub mod platform;
 pub mod proto;
 pub mod secret;
