@@ -4,4 +4,5 @@ pub mod account;
 pub mod grpc;
 pub mod platform;
 pub mod proto;
+pub mod sandbox;
 pub mod secret;

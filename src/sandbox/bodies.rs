@@ -1,0 +1,192 @@
+//! The bodies of one call's pushes: both call records, the recording, and the
+//! dialog, with the fields of both documents.
+
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+
+use super::clock::{date_path, now_ms};
+use super::dialer::CallSpec;
+use super::outcome::Outcome;
+use super::script;
+use super::world::World;
+
+/// What all pushes of one call share.
+pub(super) struct CallFacts {
+    pub call_uuid: String,
+    pub robot_id: &'static str,
+    pub task_id: String,
+    pub task_data_id: String,
+    pub caller: &'static str,
+    pub callee: String,
+    /// The customer's name and the like: column and value.
+    pub row: Vec<(String, String)>,
+    pub time_dial: i64,
+    pub time_ring: i64,
+    pub time_answer: i64,
+    pub time_hangup: i64,
+    recorded: bool,
+    tries: u32,
+    row_index: i64,
+}
+
+impl CallFacts {
+    /// The facts of a call that hung up just now. Earlier times are counted
+    /// back from now by the call's own durations, whatever the speed.
+    pub fn new(world: &World, spec: &CallSpec, outcome: &Outcome) -> Self {
+        let mut rng = StdRng::seed_from_u64(outcome.rng);
+        let ms = |time: u64| i64::try_from(time).unwrap_or_default();
+        let time_hangup = now_ms();
+        let time_answer = time_hangup - ms(outcome.talk_ms);
+        let time_dial = time_answer - ms(outcome.ring_ms);
+        let row = spec
+            .row
+            .head
+            .iter()
+            .cloned()
+            .zip(spec.row.values.iter().cloned())
+            .collect();
+        Self {
+            call_uuid: uuid(&mut rng),
+            robot_id: world.catalog.robots[spec.robot].id,
+            task_id: spec.task.to_string(),
+            task_data_id: spec.row.data_id.to_string(),
+            caller: world.catalog.lines[spec.line].num,
+            callee: spec.row.values.first().cloned().unwrap_or_default(),
+            row,
+            time_dial,
+            time_ring: time_dial + ms(outcome.ring_ms / 4),
+            time_answer,
+            time_hangup,
+            recorded: spec.recorded,
+            tries: spec.row.tries,
+            row_index: spec.row.index,
+        }
+    }
+
+    /// Sends the pushes, each after a wait of its own, so that they arrive in
+    /// any order.
+    pub fn push(&self, world: &Arc<World>, outcome: &Outcome) {
+        let mut rng = StdRng::seed_from_u64(outcome.rng.rotate_left(17));
+        let basic = self.basic_record(world, outcome);
+        world.push(
+            "receiveCallRecord",
+            &self.outbound_record(&basic, outcome),
+            &mut rng,
+        );
+        world.push("receiveCallRecord", &basic, &mut rng);
+        if outcome.answered {
+            if self.recorded {
+                world.push("receiveVoice", &self.voice(world, &mut rng), &mut rng);
+            }
+            world.push(
+                "receiveDialog",
+                &script::dialog(self, world, &mut rng),
+                &mut rng,
+            );
+        }
+    }
+
+    /// Who and which call: part of every push.
+    pub fn identity(&self, world: &World) -> Value {
+        json!({
+            "business_id": world.config.business_id,
+            "app_id": world.config.app_id,
+            "robot_id": self.robot_id,
+            "call_uuid": self.call_uuid,
+            "task_data_id": self.task_data_id,
+        })
+    }
+
+    /// The record of the call's basic properties.
+    fn basic_record(&self, world: &World, outcome: &Outcome) -> Value {
+        let mut record = self.identity(world);
+        record["caller"] = json!(self.caller);
+        record["callee"] = json!(self.callee);
+        record["direction"] = json!(2);
+        record["task_id"] = json!(self.task_id);
+        record["time_dial"] = json!(self.time_dial);
+        record["time_ring"] = json!(self.time_ring);
+        record["time_hangup"] = json!(self.time_hangup);
+        record["duration_ring"] = json!((self.time_answer - self.time_dial) / 1000);
+        record["duration_call"] = json!((self.time_hangup - self.time_answer) / 1000);
+        if let Some(time) = self.time_answer_as_pushed(outcome) {
+            record["time_answer"] = time;
+        }
+        record
+    }
+
+    /// `time_answer` is required, and tells whether the call was answered: an
+    /// unanswered call shows any of 0, null, "" and no field at all.
+    fn time_answer_as_pushed(&self, outcome: &Outcome) -> Option<Value> {
+        if outcome.answered {
+            return Some(json!(self.time_answer));
+        }
+        match outcome.rng % 4 {
+            0 => Some(json!(0)),
+            1 => Some(Value::Null),
+            2 => Some(json!("")),
+            _ => None,
+        }
+    }
+
+    /// All of the basic record, and what the task knows.
+    fn outbound_record(&self, basic: &Value, outcome: &Outcome) -> Value {
+        let mut record = basic.clone();
+        let (head, value): (Vec<&str>, Vec<&str>) = self
+            .row
+            .iter()
+            .map(|(head, value)| (head.as_str(), value.as_str()))
+            .unzip();
+        record["task_result"] = json!(outcome.result.to_string());
+        record["task_result_desc"] = json!(outcome.desc);
+        record["task_tries"] = json!(self.tries);
+        record["task_row_index"] = json!(self.row_index);
+        record["task_row_head"] = json!(head);
+        record["task_row_value"] = json!(value);
+        record
+    }
+
+    /// The recording, which the sandbox serves from now on.
+    fn voice(&self, world: &World, rng: &mut StdRng) -> Value {
+        let seconds = (self.time_hangup - self.time_answer) / 1000;
+        let path = format!(
+            "ant/4/ivr/0/{}/0/{}-{}.wav",
+            date_path(self.time_hangup),
+            rng.random_range(100_000..999_999),
+            dashed(rng.random())
+        );
+        let size = world
+            .recordings()
+            .add(&path, u64::try_from(seconds).unwrap_or_default());
+        let mut voice = self.identity(world);
+        voice["url"] = json!(path);
+        voice["size"] = json!(size);
+        voice["duration"] = json!(seconds);
+        voice
+    }
+}
+
+/// With dashes as documented, or 32 characters without as in live samples.
+fn uuid(rng: &mut StdRng) -> String {
+    let id = rng.random();
+    if rng.random_bool(0.5) {
+        dashed(id)
+    } else {
+        format!("{id:032x}")
+    }
+}
+
+fn dashed(id: u128) -> String {
+    let hex = format!("{id:032x}");
+    [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ]
+    .join("-")
+}

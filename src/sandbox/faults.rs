@@ -1,0 +1,143 @@
+//! Faults on demand: a queue of things that shall go wrong.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::delivery::MODULES;
+use super::operation::Operation;
+
+/// What goes wrong. The first group is for requests, the last for pushes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    Latency,
+    RefuseToken,
+    Code,
+    Busy,
+    #[serde(rename = "http_500")]
+    Http500,
+    Html,
+    WrongContentType,
+    NumbersAsStrings,
+    StringsAsNumbers,
+    NullFields,
+    UnknownFields,
+    InvalidJsonStrings,
+    CutBeforeReading,
+    CutAfterReading,
+    CutMidAnswer,
+    Duplicate,
+    Reorder,
+    Delay,
+    Lose,
+}
+
+impl Kind {
+    fn is_for_pushes(self) -> bool {
+        matches!(
+            self,
+            Self::Duplicate | Self::Reorder | Self::Delay | Self::Lose
+        )
+    }
+}
+
+/// One order: which requests or pushes, what, and how often.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fault {
+    /// An operation's name, `any`, a push module, or `push` for all modules.
+    #[serde(default = "any")]
+    pub operation: String,
+    #[serde(rename = "fault")]
+    pub kind: Kind,
+    #[serde(default = "once")]
+    pub times: u64,
+    /// Latency before the answer, beside any fault; the wait of a delayed push.
+    #[serde(default)]
+    pub millis: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Whether the operation is carried out although its answer says nothing
+    /// of it (code, busy, http_500, html).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<bool>,
+    /// For refuse_token: ends the present tokens too.
+    #[serde(default)]
+    pub kill: bool,
+    /// For http_500: plain text instead of a JSON error body.
+    #[serde(default)]
+    pub text: bool,
+}
+
+fn any() -> String {
+    "any".to_owned()
+}
+
+fn once() -> u64 {
+    1
+}
+
+impl Fault {
+    /// Says what is wrong with an order.
+    pub fn check(&self) -> Result<(), String> {
+        let name = self.operation.as_str();
+        let for_push = name == "push" || MODULES.contains(&name);
+        if !for_push && name != "any" && Operation::named(name).is_none() {
+            return Err(format!("there is no operation {name}"));
+        }
+        if for_push != self.kind.is_for_pushes() {
+            return Err(format!(
+                "the fault {:?} does not fit the operation {name}",
+                self.kind
+            ));
+        }
+        if self.kind == Kind::Code && self.code.is_none() {
+            return Err("the fault code needs a code".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The orders not yet used up, oldest first.
+#[derive(Default)]
+pub(super) struct Faults {
+    queue: VecDeque<Fault>,
+}
+
+impl Faults {
+    pub fn add(&mut self, fault: Fault) {
+        if fault.times > 0 {
+            self.queue.push_back(fault);
+        }
+    }
+
+    pub fn list(&self) -> Vec<Fault> {
+        self.queue.iter().cloned().collect()
+    }
+
+    pub fn clear(&mut self) {
+        self.queue.clear();
+    }
+
+    pub fn take(&mut self, operation: Operation) -> Option<Fault> {
+        self.take_first(|name| name == "any" || name == operation.name())
+    }
+
+    pub fn take_for_push(&mut self, module: &str) -> Option<Fault> {
+        self.take_first(|name| name == "push" || name == module)
+    }
+
+    fn take_first(&mut self, fits: impl Fn(&str) -> bool) -> Option<Fault> {
+        let at = self.queue.iter().position(|fault| fits(&fault.operation))?;
+        let fault = self.queue.get_mut(at)?;
+        fault.times -= 1;
+        let taken = fault.clone();
+        if fault.times == 0 {
+            self.queue.remove(at);
+        }
+        Some(taken)
+    }
+}

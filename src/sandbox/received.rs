@@ -1,0 +1,110 @@
+//! What reached the sandbox: the proof of what a client really sent.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::clock::now_ms;
+use super::operation::Operation;
+use super::task::Row;
+
+const MAX_LAST: usize = 200;
+/// Beyond this many different rows only the total is counted.
+const MAX_ROWS: usize = 200_000;
+
+#[derive(Default)]
+pub(super) struct Received {
+    operations: BTreeMap<&'static str, Counts>,
+    rows: u64,
+    numbers: HashMap<String, u64>,
+    contents: HashMap<String, u64>,
+    last: VecDeque<Line>,
+}
+
+/// Counts of one operation. `cut` requests were never read.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Counts {
+    received: u64,
+    applied: u64,
+    refused: u64,
+    cut: u64,
+}
+
+/// One request, without its body.
+#[derive(Clone, Serialize)]
+pub(super) struct Line {
+    pub time: i64,
+    pub operation: &'static str,
+    pub applied: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<super::faults::Kind>,
+}
+
+impl Received {
+    /// Notes a request that was cut before it was read.
+    pub fn cut(&mut self, operation: Operation, fault: super::faults::Kind) {
+        let counts = self.operations.entry(operation.name()).or_default();
+        counts.received += 1;
+        counts.cut += 1;
+        self.note(Line {
+            time: now_ms(),
+            operation: operation.name(),
+            applied: false,
+            code: None,
+            reason: None,
+            fault: Some(fault),
+        });
+    }
+
+    /// Notes a request that was read, and what became of it.
+    pub fn read(&mut self, line: Line) {
+        let counts = self.operations.entry(line.operation).or_default();
+        counts.received += 1;
+        if line.applied {
+            counts.applied += 1;
+        } else {
+            counts.refused += 1;
+        }
+        self.note(line);
+    }
+
+    fn note(&mut self, line: Line) {
+        if self.last.len() >= MAX_LAST {
+            self.last.pop_front();
+        }
+        self.last.push_back(line);
+    }
+
+    /// Counts rows that were accepted: each of them will be dialled.
+    pub fn count_rows(&mut self, rows: &[Row]) {
+        self.rows += rows.len() as u64;
+        for row in rows {
+            if self.contents.len() >= MAX_ROWS {
+                return;
+            }
+            let number = row.values.first().cloned().unwrap_or_default();
+            *self.numbers.entry(number).or_default() += 1;
+            *self
+                .contents
+                .entry(json!(*row.values).to_string())
+                .or_default() += 1;
+        }
+    }
+
+    pub fn report(&self) -> Value {
+        json!({
+            "operations": self.operations,
+            "rows": {
+                "accepted": self.rows,
+                "by_number": self.numbers,
+                "by_content": self.contents,
+            },
+            "last": self.last,
+        })
+    }
+}

@@ -1,0 +1,7 @@
+//! Integration tests, in one binary: over real sockets, each on its own ports.
+
+// The lint knows test functions, and not the helpers beside them: a panic in
+// either is the failure being reported.
+#![allow(clippy::unwrap_used)]
+
+mod sandbox;

@@ -1,0 +1,7 @@
+//! The sandbox over its sockets: what it refuses, how tasks and calls go, how
+//! pushes are delivered, and every fault.
+
+mod calls;
+mod faults;
+mod harness;
+mod operations;
