@@ -130,7 +130,7 @@ pub struct Client {
 }
 
 /// A group of operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Permission {
     /// `OutboundService`
     Outbound,
@@ -146,19 +146,36 @@ pub enum Permission {
     Admin,
 }
 
+impl Permission {
+    /// Every group.
+    pub const ALL: [Self; 6] = [
+        Self::Outbound,
+        Self::Config,
+        Self::Subscribe,
+        Self::Calls,
+        Self::Voice,
+        Self::Admin,
+    ];
+
+    /// The group's name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Config => "config",
+            Self::Subscribe => "subscribe",
+            Self::Calls => "calls",
+            Self::Voice => "voice",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 impl reader::Setting for Permission {
     const EXPECTED: &'static str = "one of outbound, config, subscribe, calls, voice, admin";
 
     fn read(value: &toml::Value) -> Option<Self> {
-        Some(match value.as_str()? {
-            "outbound" => Self::Outbound,
-            "config" => Self::Config,
-            "subscribe" => Self::Subscribe,
-            "calls" => Self::Calls,
-            "voice" => Self::Voice,
-            "admin" => Self::Admin,
-            _ => return None,
-        })
+        let name = value.as_str()?;
+        Self::ALL.into_iter().find(|group| group.name() == name)
     }
 }
 
@@ -268,7 +285,12 @@ impl Config {
                 root.fault(&format!("accounts[{i}].name"), problem);
             }
         }
+        let mut clients = HashSet::new();
         for (i, client) in self.clients.iter().enumerate() {
+            if !clients.insert(&client.name) {
+                let problem = format!("{:?} is another client's name already", client.name);
+                root.fault(&format!("clients[{i}].name"), problem);
+            }
             for account in client.accounts.iter().filter(|name| *name != "*") {
                 if !names.contains(account) {
                     let problem = format!("there is no account named {account:?}");

@@ -9,8 +9,10 @@
 //! ```
 
 pub mod account;
+pub mod admin;
 pub mod config;
 pub mod edge;
+pub mod grpc;
 pub mod http_server;
 pub mod platform;
 pub mod proto;

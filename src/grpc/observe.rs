@@ -72,7 +72,9 @@ impl GrpcMetrics {
 
 fn methods() -> HashSet<Arc<str>> {
     // The descriptors are compiled in; if they did not decode, every method would be "other".
-    let files = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default().file;
+    let files = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET)
+        .unwrap_or_default()
+        .file;
     let mut methods = HashSet::new();
     for file in &files {
         for service in &file.service {
@@ -93,7 +95,10 @@ impl<S> Layer<S> for ObserveLayer {
     type Service = Observe<S>;
 
     fn layer(&self, inner: S) -> Observe<S> {
-        Observe { inner, metrics: self.0.clone() }
+        Observe {
+            inner,
+            metrics: self.0.clone(),
+        }
     }
 }
 
@@ -151,7 +156,9 @@ struct Watch {
 
 impl Watch {
     fn see(&mut self, headers: &HeaderMap) {
-        let status = headers.get("grpc-status").and_then(|status| status.to_str().ok());
+        let status = headers
+            .get("grpc-status")
+            .and_then(|status| status.to_str().ok());
         self.code = status.and_then(|status| status.parse().ok()).or(self.code);
     }
 }
@@ -165,8 +172,13 @@ impl Drop for Watch {
         let method = self.method.clone();
         self.metrics
             .duration
-            .get_or_create(&MethodLabels { method: method.clone() })
+            .get_or_create(&MethodLabels {
+                method: method.clone(),
+            })
             .observe(took.as_secs_f64());
-        self.metrics.requests.get_or_create(&RequestLabels { method, code }).inc();
+        self.metrics
+            .requests
+            .get_or_create(&RequestLabels { method, code })
+            .inc();
     }
 }

@@ -27,7 +27,10 @@ impl<S> Layer<S> for OverloadLayer {
     type Service = Overload<S>;
 
     fn layer(&self, inner: S) -> Overload<S> {
-        Overload { inner, room: self.0.clone() }
+        Overload {
+            inner,
+            room: self.0.clone(),
+        }
     }
 }
 

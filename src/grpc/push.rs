@@ -10,17 +10,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 
-use super::auth::{Caller, Clients, Group};
+use super::auth::{Caller, Clients};
 use super::status;
 use super::validate::{self, Violations};
+use crate::config::Permission;
 use crate::proto::push_service_server::{PushService, PushServiceServer};
 use crate::proto::{
     EncodedEvent, ListPushesRequest, ListPushesResponse, Position, PushEvent, PushFilter,
     SubscribeProgress, SubscribePushesRequest, SubscribePushesResponse, list_pushes_request,
     subscribe_pushes_request,
 };
-use crate::relay::{self, Filter, PageQuery, Reader, Start, Step};
 use crate::relay::metrics::RelayMetrics;
+use crate::relay::{self, Filter, PageQuery, Reader, Start, Step};
 use crate::store::{Entry, PushLog};
 
 /// The service's implementation.
@@ -38,11 +39,16 @@ pub fn push_service(
     drain: CancellationToken,
     metrics: RelayMetrics,
 ) -> PushServiceServer<Pushes> {
-    PushServiceServer::new(Pushes { log, clients, drain, metrics })
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .send_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Zstd)
+    PushServiceServer::new(Pushes {
+        log,
+        clients,
+        drain,
+        metrics,
+    })
+    .accept_compressed(CompressionEncoding::Gzip)
+    .accept_compressed(CompressionEncoding::Zstd)
+    .send_compressed(CompressionEncoding::Gzip)
+    .send_compressed(CompressionEncoding::Zstd)
 }
 
 type Frame = SubscribePushesResponse;
@@ -59,13 +65,19 @@ impl PushService for Pushes {
         &self,
         request: Request<SubscribePushesRequest>,
     ) -> Result<Response<Frames>, Status> {
-        let caller = self.clients.authorize(request.metadata(), Group::Subscribe)?;
-        let visible = self.visible(&caller, request.metadata(), request.get_ref().filter.as_ref())?;
+        let caller = self
+            .clients
+            .authorize(request.metadata(), Permission::Subscribe)?;
+        let visible = self.visible(
+            &caller,
+            request.metadata(),
+            request.get_ref().filter.as_ref(),
+        )?;
         let request = request.into_inner();
         validate::check(&request)?;
         let start = subscribe_start(request.start);
         let position = relay::resolve(&self.log, &start).await;
-        let position = position.map_err(|error| self.status(error))?;
+        let position = position.map_err(|error| self.status(&error))?;
         let filter = Filter::new(request.filter.unwrap_or_default(), visible);
         tracing::info!(client = caller.name(), ?start, "a subscriber has come");
         let reader = Reader::new(
@@ -75,39 +87,59 @@ impl PushService for Pushes {
             self.drain.clone(),
             self.metrics.clone(),
         );
-        Ok(Response::new(frames(reader, self.log.clone(), request.include_raw)))
+        Ok(Response::new(frames(
+            reader,
+            self.log.clone(),
+            request.include_raw,
+        )))
     }
 
     async fn list_pushes(
         &self,
         request: Request<ListPushesRequest>,
     ) -> Result<Response<ListPushesResponse>, Status> {
-        let caller = self.clients.authorize(request.metadata(), Group::Subscribe)?;
-        let visible = self.visible(&caller, request.metadata(), request.get_ref().filter.as_ref())?;
+        let caller = self
+            .clients
+            .authorize(request.metadata(), Permission::Subscribe)?;
+        let visible = self.visible(
+            &caller,
+            request.metadata(),
+            request.get_ref().filter.as_ref(),
+        )?;
         let request = request.into_inner();
         validate::check(&request)?;
         let until = request.until.map(system_time);
-        let size = usize::try_from(request.page_size).ok().filter(|size| *size > 0);
+        let size = usize::try_from(request.page_size)
+            .ok()
+            .filter(|size| *size > 0);
         let start = list_start(request.start, request.page_token);
         let after = relay::resolve(&self.log, &start).await;
         let query = PageQuery {
-            after: after.map_err(|error| self.status(error))?,
+            after: after.map_err(|error| self.status(&error))?,
             until,
             filter: Filter::new(request.filter.unwrap_or_default(), visible),
             size: size.unwrap_or(PAGE_SIZE),
         };
-        let page = relay::list(&self.log, &query).await.map_err(|error| self.status(error))?;
-        let events = page.entries.iter().filter_map(|entry| event(entry, request.include_raw));
+        let page = relay::list(&self.log, &query)
+            .await
+            .map_err(|error| self.status(&error))?;
+        let events = page
+            .entries
+            .iter()
+            .filter_map(|entry| event(entry, request.include_raw));
         Ok(Response::new(ListPushesResponse {
             events: events.collect(),
-            next_page_token: page.next.map(|cursor| cursor.to_string()).unwrap_or_default(),
+            next_page_token: page
+                .next
+                .map(|cursor| cursor.to_string())
+                .unwrap_or_default(),
         }))
     }
 }
 
 impl Pushes {
-    fn status(&self, error: relay::RelayError) -> Status {
-        status::of_relay(error, self.log.as_ref())
+    fn status(&self, error: &relay::RelayError) -> Status {
+        status::of_relay(error, |position| self.log.cursor(position))
     }
 
     /// The accounts that a reader is held to; `None`: all. Naming one that is not the caller's is
@@ -152,11 +184,17 @@ fn frames(reader: Reader, log: Arc<dyn PushLog>, include_raw: bool) -> Frames {
                 }
                 Err(error @ relay::RelayError::Draining) => {
                     let last = progress(&reader.cursor(), false);
-                    Some((Ok(last), State::Ending(status::of_relay(error, log.as_ref()))))
+                    Some((
+                        Ok(last),
+                        State::Ending(status::of_relay(&error, |position| log.cursor(position))),
+                    ))
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a subscriber's stream has been ended");
-                    Some((Err(status::of_relay(error, log.as_ref())), State::Ended))
+                    Some((
+                        Err(status::of_relay(&error, |position| log.cursor(position))),
+                        State::Ended,
+                    ))
                 }
             }
         }
@@ -172,12 +210,22 @@ fn frame(entry: &Entry, include_raw: bool) -> Frame {
 }
 
 fn progress(cursor: &crate::push::Cursor, caught_up: bool) -> Frame {
-    Frame::Progress(SubscribeProgress { cursor: cursor.to_string(), caught_up })
+    Frame::Progress(SubscribeProgress {
+        cursor: cursor.to_string(),
+        caught_up,
+    })
 }
 
 fn event(entry: &Entry, include_raw: bool) -> Option<PushEvent> {
-    let raw_json = if include_raw { entry.raw.clone() } else { Bytes::new() };
-    entry.decoded().map(|event| PushEvent { raw_json, ..event.clone() })
+    let raw_json = if include_raw {
+        entry.raw.clone()
+    } else {
+        Bytes::new()
+    };
+    entry.decoded().map(|event| PushEvent {
+        raw_json,
+        ..event.clone()
+    })
 }
 
 fn subscribe_start(start: Option<subscribe_pushes_request::Start>) -> Start {
@@ -225,7 +273,10 @@ impl validate::Validate for ListPushesRequest {
     fn validate(&self, violations: &mut Violations) {
         if !(0..=1000).contains(&self.page_size) {
             let page_size = self.page_size;
-            violations.add("page_size", format!("{page_size} is not between 0 and 1000"));
+            violations.add(
+                "page_size",
+                format!("{page_size} is not between 0 and 1000"),
+            );
         }
     }
 }

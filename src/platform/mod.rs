@@ -146,9 +146,9 @@ impl Platform {
         }
     }
 
-    /// The account of that name.
-    pub fn account(&self, name: &str) -> Option<&Arc<Account>> {
-        self.accounts.get(name).map(|client| &client.account)
+    /// Every account, in no order.
+    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.values().map(|client| &*client.account)
     }
 
     /// Waits until every operation whose caller has left has its outcome. To be

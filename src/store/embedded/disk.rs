@@ -212,16 +212,12 @@ fn open_database(path: &Path) -> Result<Database, OpenError> {
     let Some(cut) = repair::cut_last_batch(path).map_err(io)? else {
         return Err(failed(error));
     };
-    match open() {
-        Ok(db) => {
-            cut.keep();
-            Ok(db)
-        }
-        Err(_) => {
-            cut.undo().map_err(io)?;
-            Err(failed(error))
-        }
+    if let Ok(db) = open() {
+        cut.keep();
+        return Ok(db);
     }
+    cut.undo().map_err(io)?;
+    Err(failed(error))
 }
 
 /// How many bytes an entry will have in the log.

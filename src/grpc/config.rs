@@ -1,0 +1,68 @@
+//! `yeta.v1.ConfigService`.
+
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+use tonic::{Request, Response, Status, codec::CompressionEncoding};
+
+use super::{auth::Clients, door::Door};
+use crate::{
+    config::Permission,
+    platform::Platform,
+    proto::{
+        CallbackUrl, QueryConfigRequest, QueryConfigResponse,
+        config_service_server::{ConfigService, ConfigServiceServer},
+    },
+};
+
+/// The service's implementation.
+pub struct Config {
+    door: Door,
+}
+
+/// The service, ready to be served.
+pub fn config_service(
+    platform: Arc<Platform>,
+    clients: Arc<Clients>,
+) -> ConfigServiceServer<Config> {
+    let door = Door { platform, clients };
+    ConfigServiceServer::new(Config { door })
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Zstd)
+}
+
+#[tonic::async_trait]
+impl ConfigService for Config {
+    async fn query_config(
+        &self,
+        request: Request<QueryConfigRequest>,
+    ) -> Result<Response<QueryConfigResponse>, Status> {
+        let mut reply = self.door.pass(request, Permission::Config).await?;
+        hide_push_secrets(&mut reply.urls, &self.door.platform);
+        Ok(Response::new(reply))
+    }
+}
+
+/// The platform knows where it pushes to, and so the secret in that path. It
+/// must not reach whoever may read the configuration.
+fn hide_push_secrets(urls: &mut [CallbackUrl], platform: &Platform) {
+    for account in platform.accounts() {
+        match account.push_secret.read() {
+            Ok(secret) if secret.expose_secret().is_empty() => {}
+            Ok(secret) => {
+                for url in urls.iter_mut() {
+                    url.url = url.url.replace(secret.expose_secret(), "***");
+                }
+            }
+            Err(error) => {
+                // Better no address than one that may hold the secret.
+                tracing::warn!(account = account.name, %error, "push addresses hidden");
+                for url in urls.iter_mut() {
+                    "***".clone_into(&mut url.url);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What every operation does between its request and its answer.
+
+use std::sync::Arc;
+
+use tonic::{Request, Status};
+
+use super::{
+    auth::Clients,
+    deadline,
+    validate::{self, Validate},
+};
+use crate::{
+    config::Permission,
+    platform::{Operation, Platform},
+};
+
+/// Tells the cursor of the push log's present end.
+pub type LogEnd = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// The way from a request to the platform.
+pub(super) struct Door {
+    pub platform: Arc<Platform>,
+    pub clients: Arc<Clients>,
+}
+
+impl Door {
+    /// Does what `request` asks for, if its client may and it is valid.
+    pub(super) async fn pass<O: Operation + Validate>(
+        &self,
+        request: Request<O>,
+        group: Permission,
+    ) -> Result<O::Reply, Status> {
+        let deadline = deadline::of(request.metadata());
+        let caller = self.clients.authorize(request.metadata(), group)?;
+        let account = self.clients.account(&caller, request.metadata())?;
+        let operation = request.get_ref();
+        validate::check(operation)?;
+        Ok(self.platform.call(account, operation, deadline).await?)
+    }
+}
