@@ -10,6 +10,7 @@
 
 pub mod account;
 pub mod admin;
+pub mod app;
 pub mod config;
 pub mod edge;
 pub mod grpc;
@@ -21,3 +22,4 @@ pub mod relay;
 pub mod sandbox;
 pub mod secret;
 pub mod store;
+pub mod store_metrics;

@@ -1,3 +1,9 @@
-//! The `yeta-gateway` binary.
+//! The `yeta-gateway` binary: arguments to one function call each.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -11,8 +11,24 @@ mod push;
 pub mod status;
 mod validate;
 
+use std::any::Any;
+
+use http::Response;
+use tonic::{Status, body::Body};
+
 pub use config::config_service;
 pub use door::LogEnd;
 pub use outbound::outbound_service;
 pub use push::push_service;
 pub use validate::{Validate, Violations};
+
+/// What a request is answered whose handler panicked: a fault of the gateway.
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
+pub fn panicked(panic: Box<dyn Any + Send>) -> Response<Body> {
+    let said = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    tracing::error!(panic = said.unwrap_or("?"), "a request handler panicked");
+    Status::internal("a fault of the gateway; its log has more").into_http()
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
@@ -109,10 +110,12 @@ pub struct Observe<S> {
     metrics: GrpcMetrics,
 }
 
-impl<S> Service<Request<Body>> for Observe<S>
+impl<S, B> Service<Request<Body>> for Observe<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<tower::BoxError>,
 {
     type Response = Response<Body>;
     type Error = S::Error;

@@ -1,0 +1,53 @@
+//! `yeta-gateway check`: what is wrong with a configuration, all of it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+use yeta_gateway::config::{Config, Fault};
+
+/// Validates a configuration: every fault at once, each with its key.
+#[derive(Args)]
+pub struct CheckArgs {
+    /// The configuration file; without it, defaults and environment alone.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What `check` exits with when something is wrong.
+const FAULTY: u8 = 2;
+
+/// Checks and says what was found.
+pub fn run(args: &CheckArgs) -> ExitCode {
+    match load(args.config.as_deref()) {
+        Ok(config) => {
+            let accounts = config.accounts.len();
+            println!("the configuration is good ({accounts} accounts)");
+            ExitCode::SUCCESS
+        }
+        Err(faults) => {
+            tell(&faults);
+            ExitCode::from(FAULTY)
+        }
+    }
+}
+
+/// Loads a configuration, with the faults that only the command line can see.
+pub fn load(file: Option<&std::path::Path>) -> Result<Config, Vec<Fault>> {
+    let config = Config::load(file)?;
+    if let Err(error) = EnvFilter::try_new(&config.log.filter) {
+        let problem = format!("{:?} is no filter: {error}", config.log.filter);
+        return Err(vec![Fault { key: "log.filter".into(), problem }]);
+    }
+    Ok(config)
+}
+
+/// Prints faults, one a line.
+pub fn tell(faults: &[Fault]) {
+    for fault in faults {
+        eprintln!("{fault}");
+    }
+    let count = faults.len();
+    eprintln!("{count} fault{} in the configuration", if count == 1 { "" } else { "s" });
+}

@@ -1,0 +1,55 @@
+//! The command line.
+
+mod check;
+mod demo;
+mod logging;
+mod print;
+mod remote;
+mod sandbox;
+mod serve;
+mod tail;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A gRPC gateway to iFlytek's yeta outbound-call platform.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Check(check::CheckArgs),
+    Sandbox(sandbox::SandboxArgs),
+    Demo(demo::DemoArgs),
+    Tail(tail::TailArgs),
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let result = match command {
+        Command::Check(args) => return check::run(&args),
+        Command::Serve(args) => serve::run(args),
+        Command::Sandbox(args) => run(sandbox::run(args)),
+        Command::Demo(args) => run(demo::run(args)),
+        Command::Tail(args) => run(tail::run(args)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("yeta-gateway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command on a runtime of its own.
+fn run(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+}

@@ -1,0 +1,58 @@
+//! `yeta-gateway serve`: runs the gateway.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use yeta_gateway::app::{self, Listeners};
+use yeta_gateway::config::{Config, DEFAULT_FILE};
+
+use super::{check, logging};
+
+/// Runs the gateway until it is told to stop (SIGTERM or Ctrl-C).
+#[derive(Args)]
+pub struct ServeArgs {
+    /// The configuration file; without it, defaults and environment alone.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Prints the commented default configuration, and exits.
+    #[arg(long)]
+    print_default_config: bool,
+}
+
+/// Runs it.
+pub fn run(args: ServeArgs) -> anyhow::Result<()> {
+    if args.print_default_config {
+        print!("{DEFAULT_FILE}");
+        return Ok(());
+    }
+    let config = match check::load(args.config.as_deref()) {
+        Ok(config) => config,
+        Err(faults) => {
+            check::tell(&faults);
+            bail!("not started");
+        }
+    };
+    logging::init(&config.log)?;
+    super::run(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let shutdown = shutdown()?;
+    let listeners = Listeners::bind(&config).await?;
+    app::run(config, listeners, shutdown).await?;
+    Ok(())
+}
+
+/// Resolves when the process is asked to end.
+pub fn shutdown() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
