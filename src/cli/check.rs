@@ -38,7 +38,10 @@ pub fn load(file: Option<&std::path::Path>) -> Result<Config, Vec<Fault>> {
     let config = Config::load(file)?;
     if let Err(error) = EnvFilter::try_new(&config.log.filter) {
         let problem = format!("{:?} is no filter: {error}", config.log.filter);
-        return Err(vec![Fault { key: "log.filter".into(), problem }]);
+        return Err(vec![Fault {
+            key: "log.filter".into(),
+            problem,
+        }]);
     }
     Ok(config)
 }
@@ -49,5 +52,8 @@ pub fn tell(faults: &[Fault]) {
         eprintln!("{fault}");
     }
     let count = faults.len();
-    eprintln!("{count} fault{} in the configuration", if count == 1 { "" } else { "s" });
+    eprintln!(
+        "{count} fault{} in the configuration",
+        if count == 1 { "" } else { "s" }
+    );
 }

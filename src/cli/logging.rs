@@ -19,7 +19,10 @@ pub fn init(log: &Log) -> anyhow::Result<()> {
     };
     let lines = fmt().with_env_filter(filter).with_writer(io::stderr);
     if human {
-        lines.with_ansi(io::stderr().is_terminal()).finish().try_init()?;
+        lines
+            .with_ansi(io::stderr().is_terminal())
+            .finish()
+            .try_init()?;
     } else {
         lines.json().flatten_event(true).finish().try_init()?;
     }

@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
     let command = Cli::parse().command;
     let result = match command {
         Command::Check(args) => return check::run(&args),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(&args),
         Command::Sandbox(args) => run(sandbox::run(args)),
         Command::Demo(args) => run(demo::run(args)),
         Command::Tail(args) => run(tail::run(args)),
@@ -51,5 +51,8 @@ pub fn main() -> ExitCode {
 
 /// Runs a command on a runtime of its own.
 fn run(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(command)
 }

@@ -22,7 +22,7 @@ pub struct ServeArgs {
 }
 
 /// Runs it.
-pub fn run(args: ServeArgs) -> anyhow::Result<()> {
+pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     if args.print_default_config {
         print!("{DEFAULT_FILE}");
         return Ok(());

@@ -1,0 +1,148 @@
+//! Pushes for people and for programs.
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Context;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use yeta_gateway::proto::push_event::Payload;
+use yeta_gateway::proto::{
+    CallRecord, CallRecordVariant, Dialog, DialogRole, FILE_DESCRIPTOR_SET, PushEvent, TaskResult,
+    Voice,
+};
+
+/// An event as a line of JSON, by protobuf's own rules.
+pub fn json(event: &PushEvent) -> anyhow::Result<String> {
+    let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET)?;
+    let descriptor = pool
+        .get_message_by_name("yeta.v1.PushEvent")
+        .context("PushEvent is not described")?;
+    let message = DynamicMessage::decode(descriptor, event.encode_to_vec().as_slice())?;
+    Ok(serde_json::to_string(&message)?)
+}
+
+/// An event as a line for people; phone numbers are masked.
+pub fn line(event: &PushEvent) -> String {
+    let time = event
+        .received_at
+        .and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
+    let time = time.map(|at| {
+        at.to_zoned(TimeZone::system())
+            .strftime("%H:%M:%S%.3f")
+            .to_string()
+    });
+    let (colour, kind, text) = match &event.payload {
+        Some(Payload::CallRecord(record)) => (AnsiColor::Green, "record", of_record(record)),
+        Some(Payload::Voice(voice)) => (AnsiColor::Cyan, "voice", of_voice(voice)),
+        Some(Payload::Dialog(dialog)) => (AnsiColor::Magenta, "dialog", of_dialog(dialog)),
+        Some(Payload::Unrecognized(push)) => {
+            let text = format!("{} ({} bytes): {}", push.module, push.size, push.reason);
+            (AnsiColor::Yellow, "unrecognized", text)
+        }
+        None => (AnsiColor::Yellow, "unknown", String::new()),
+    };
+    let style = Style::new().fg_color(Some(colour.into())).bold();
+    let dim = Style::new().dimmed();
+    format!(
+        "{dim}{}{dim:#} {:<8} {style}{kind:<7}{style:#} {text}",
+        time.unwrap_or_default(),
+        event.account,
+    )
+}
+
+fn of_record(record: &CallRecord) -> String {
+    let variant = match record.variant() {
+        CallRecordVariant::Outbound => "outbound",
+        CallRecordVariant::Basic | CallRecordVariant::Unspecified => "basic",
+    };
+    let result = result(record);
+    let seconds = record.duration_call.unwrap_or_default();
+    format!(
+        "{} {variant:<8} {} {result} {seconds} s",
+        call(&record.call_uuid),
+        masked(&record.callee)
+    )
+}
+
+fn of_voice(voice: &Voice) -> String {
+    format!(
+        "{} {} s, {} bytes at {}",
+        call(&voice.call_uuid),
+        voice.duration.unwrap_or_default(),
+        voice.size.unwrap_or_default(),
+        voice.absolute_url,
+    )
+}
+
+fn of_dialog(dialog: &Dialog) -> String {
+    let said = dialog
+        .dialog
+        .iter()
+        .rev()
+        .find(|turn| turn.role() == DialogRole::Customer);
+    let said = said.map(|turn| format!(", the customer's last words: {}", turn.text_man));
+    let turns = dialog.dialog.len();
+    format!(
+        "{} {turns} turns{}",
+        call(&dialog.call_uuid),
+        said.unwrap_or_default()
+    )
+}
+
+/// The start of a call's id: enough to tell calls on a screen apart.
+fn call(uuid: &str) -> String {
+    let start: String = uuid.chars().take(8).collect();
+    format!("call {start:<8}")
+}
+
+/// How a call came out, in a word.
+pub fn result(record: &CallRecord) -> String {
+    if !record.task_result_desc.is_empty() {
+        return record.task_result_desc.clone();
+    }
+    if record.task_result() == TaskResult::Unspecified {
+        let answered = record.time_answer.is_some_and(|time| time > 0);
+        return if answered { "answered" } else { "not answered" }.to_owned();
+    }
+    record
+        .task_result()
+        .as_str_name()
+        .trim_start_matches("TASK_RESULT_")
+        .to_lowercase()
+}
+
+/// A phone number without its middle.
+pub fn masked(phone: &str) -> String {
+    let digits: Vec<char> = phone.chars().collect();
+    if digits.len() < 7 {
+        return phone.to_owned();
+    }
+    let (head, tail) = (&digits[..3], &digits[digits.len() - 4..]);
+    let stars = "*".repeat(digits.len() - 7);
+    format!(
+        "{}{stars}{}",
+        head.iter().collect::<String>(),
+        tail.iter().collect::<String>()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phone_number_keeps_its_ends_alone() {
+        assert_eq!(masked("19900000001"), "199****0001");
+        assert_eq!(masked("10086"), "10086");
+    }
+
+    #[test]
+    fn an_event_is_json_with_its_fields_names() {
+        let event = PushEvent {
+            event_id: "e".into(),
+            ..PushEvent::default()
+        };
+        assert_eq!(json(&event).unwrap(), r#"{"eventId":"e"}"#);
+    }
+}
