@@ -4,4 +4,10 @@
 // either is the failure being reported.
 #![allow(clippy::unwrap_used)]
 
+mod bridge;
+mod codes;
+mod fake;
+mod fault_matrix;
+mod platform;
 mod sandbox;
+mod token;
