@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use yeta_gateway::sandbox::{SandboxConfig, serve};
 
 /// Simulates the platform: its API, its calls and its pushes.
-#[derive(Args, Clone, Debug)]
+#[derive(Args)]
 pub struct SandboxArgs {
     /// Address to listen on; port 0 picks a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8900")]

@@ -42,7 +42,7 @@ pub(super) async fn index() -> Json<Value> {
             "fault": "latency | refuse_token | code | busy | http_500 | html \
                 | wrong_content_type | numbers_as_strings | strings_as_numbers | null_fields \
                 | unknown_fields | invalid_json_strings | cut_before_reading \
-                | cut_after_reading | cut_mid_answer; for pushes: duplicate | reorder | delay \
+                | cut_after_reading | cut_mid_answer | close_after_answer; for pushes: duplicate | reorder | delay \
                 | lose",
             "times": "how often, 1 by default",
             "millis": "latency before the answer, beside any fault; the wait of delay",

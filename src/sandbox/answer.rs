@@ -107,13 +107,21 @@ impl Answer {
 
     /// Half of the body, and then the end of the connection.
     pub fn cut_in_half(self, cut: Cut) -> Response {
-        let whole = self.body.len() as u64;
-        let half = Bytes::from(self.body[..self.body.len() / 2].to_vec());
-        let body = Body::new(HalfBody {
-            whole,
-            half: Some(half),
-            cut,
-        });
+        let half = self.body.len() / 2;
+        self.last(half, cut)
+    }
+
+    /// The whole body, and then, unannounced, the end of the connection.
+    pub fn and_close(self, cut: Cut) -> Response {
+        let all = self.body.len();
+        self.last(all, cut)
+    }
+
+    /// Sends so much of the body before the connection ends.
+    fn last(self, sent: usize, cut: Cut) -> Response {
+        let left = self.body.len() as u64;
+        let part = Some(Bytes::from(self.body).slice(..sent));
+        let body = Body::new(LastBody { left, part, cut });
         (self.status, [(CONTENT_TYPE, self.content_type)], body).into_response()
     }
 }
@@ -132,15 +140,17 @@ impl IntoResponse for Answer {
     }
 }
 
-/// A body that announces more than it sends. The connection closes when the
-/// server asks for the rest, which it does once the half is written.
-struct HalfBody {
-    whole: u64,
-    half: Option<Bytes>,
+/// The last body of a connection, which may announce more than it has. The
+/// connection closes when the server asks for the rest, or needs no more of
+/// it: either way what there is has been written then.
+struct LastBody {
+    /// Announced and not yet sent.
+    left: u64,
+    part: Option<Bytes>,
     cut: Cut,
 }
 
-impl http_body::Body for HalfBody {
+impl http_body::Body for LastBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -148,14 +158,21 @@ impl http_body::Body for HalfBody {
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(half) = self.half.take() {
-            return Poll::Ready(Some(Ok(Frame::data(half))));
+        if let Some(part) = self.part.take() {
+            self.left -= part.len() as u64;
+            return Poll::Ready(Some(Ok(Frame::data(part))));
         }
         self.cut.close();
         Poll::Pending
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.whole)
+        SizeHint::with_exact(self.left)
+    }
+}
+
+impl Drop for LastBody {
+    fn drop(&mut self) {
+        self.cut.close();
     }
 }

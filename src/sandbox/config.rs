@@ -4,7 +4,9 @@ use std::io;
 use std::time::Duration;
 
 /// Settings of a sandbox. The defaults suit a program under development.
-#[derive(Clone, Debug)]
+///
+/// There is no `Debug`: push addresses and credentials are secrets.
+#[derive(Clone)]
 pub struct SandboxConfig {
     /// Base URLs (plain HTTP) to which pushes go. A URL whose last path segment
     /// is a module (`receiveCallRecord`, `receiveVoice`, `receiveDialog`) gets

@@ -72,6 +72,8 @@ pub(super) async fn run_task(
                 tokio::select! {
                     Ok(channel) = channels.acquire_owned() => dial(&world, id, run, line, channel),
                     _ = changes.changed() => {}
+                    // Hours and `time_end` pass while all channels are busy.
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
                 }
             }
         }

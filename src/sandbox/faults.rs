@@ -27,6 +27,7 @@ pub(super) enum Kind {
     CutBeforeReading,
     CutAfterReading,
     CutMidAnswer,
+    CloseAfterAnswer,
     Duplicate,
     Reorder,
     Delay,
@@ -88,6 +89,9 @@ impl Fault {
         if !for_push && name != "any" && Operation::named(name).is_none() {
             return Err(format!("there is no operation {name}"));
         }
+        if name == "token" && self.kind == Kind::RefuseToken {
+            return Err("the token operation takes no token that it could refuse".to_owned());
+        }
         if for_push != self.kind.is_for_pushes() {
             return Err(format!(
                 "the fault {:?} does not fit the operation {name}",
@@ -123,15 +127,20 @@ impl Faults {
     }
 
     pub fn take(&mut self, operation: Operation) -> Option<Fault> {
-        self.take_first(|name| name == "any" || name == operation.name())
+        self.take_first(|fault| {
+            let name = fault.operation.as_str();
+            // The token's own endpoint takes no token that it could refuse.
+            let refusable = fault.kind != Kind::RefuseToken || operation != Operation::Token;
+            refusable && (name == "any" || name == operation.name())
+        })
     }
 
     pub fn take_for_push(&mut self, module: &str) -> Option<Fault> {
-        self.take_first(|name| name == "push" || name == module)
+        self.take_first(|fault| fault.operation == "push" || fault.operation == module)
     }
 
-    fn take_first(&mut self, fits: impl Fn(&str) -> bool) -> Option<Fault> {
-        let at = self.queue.iter().position(|fault| fits(&fault.operation))?;
+    fn take_first(&mut self, fits: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        let at = self.queue.iter().position(fits)?;
         let fault = self.queue.get_mut(at)?;
         fault.times -= 1;
         let taken = fault.clone();

@@ -1,4 +1,111 @@
-//! A simulator of the yeta platform.
+//! A simulator of the yeta platform, to develop and test against: the real one
+//! has no test system, and every try there calls somebody's phone.
+//!
+//! It is written from the vendor's two documents and from what has been seen of
+//! the live platform, with its own reading of both: it shares no parsing code
+//! with the rest of this crate, so that a misreading on either side shows.
+//!
+//! # The open API
+//!
+//! `POST` with `Content-Type: application/json;charset=UTF-8`, the token in the
+//! query, answers `{code, message, result}` with HTTP status 200 whatever the
+//! code:
+//!
+//! - `/openapi/oauth/v1/token`
+//! - `/openapi/config/v1/query`
+//! - `/openapi/outbound/v1/task/` `callout`, `create`, `insert`, `start`,
+//!   `pause`, `delete`, `query`
+//!
+//! Lines, robots and voices are those of the documents' examples, which work as
+//! they are printed: the first created task is 129, a `time_end` already past
+//! at creation is ignored, and `task_data_ids` begin at 346252615123869699,
+//! beyond what a double can hold. Parameters are read strictly. Why something
+//! was refused stands in the header `x-sandbox-reason` and in
+//! `GET /sandbox/requests`.
+//!
+//! | refused | code |
+//! |---|---|
+//! | wrong `app_key` or `app_secret`, if the sandbox was given any | 200101 |
+//! | token missing, unknown, expired, or killed by a newer one | 10001 |
+//! | no JSON, a parameter missing or of another type or out of range | 10005 |
+//! | a line that is not the account's; inserting after the start; pausing a task never started; starting, pausing, deleting or inserting into the long-lived task of direct callouts | 200200 |
+//! | unknown task | 200202 |
+//! | a number that is no mobile number, or ends in 9999 (sensitive); fails the batch | 200203 |
+//! | unknown robot, unknown voice, `robot_speed` beyond ±500 | 200204, 200205, 200206 |
+//! | more rows than the balance pays for | 200209 |
+//! | columns that are not the robot's, rows longer or shorter than the columns | 200212 |
+//! | more than 50 rows | 200213 |
+//! | outside the line's hours, with `enforce_hours` alone | 200222 |
+//! | starting a task, or calling out, on a line that serves another task | 3030002 |
+//! | a task that has ended, a task that is deleted | 3010101, 3010102 |
+//!
+//! The documents name no code for a wrong line or for rows that come too late;
+//! 200200 (wrong data relation) is the sandbox's choice. A line stays with its
+//! task until that ends or is deleted, paused or not.
+//!
+//! # Calls and pushes
+//!
+//! A call rings and lasts as the seed has it, or as its number ends:
+//!
+//! | number ends in | what happens |
+//! |---|---|
+//! | `0001` | answered, 成功 |
+//! | `00NN`, `NN` a documented `task_result` (`0002` 正在通话中, `0006` 空号, `0015` 客户接听后并主动挂机 …) | that result |
+//! | `0099` | -1 超时 |
+//! | `0101` | 用户未接 at the first call, answered at the first redial |
+//! | anything else | answered in seven calls of ten |
+//!
+//! After it come the basic and the outbound call record and, when somebody
+//! answered, recording and dialog, in any order. `time_answer` of an unanswered
+//! call is 0, null, "" or absent. Half of all `call_uuid`s have no dashes. A
+//! recording's `url` is relative to `/voice/`, where it can be fetched, whole or
+//! in ranges; longer calls' recordings end after 15 seconds. Times are counted
+//! back from the moment of the push, so that none lies in the future at any
+//! `speed`.
+//!
+//! A push without `success` in its answer within 3 s is sent again, byte by
+//! byte, up to 3 times, and then kept under `GET /sandbox/pushes/failed`.
+//!
+//! # Faults and counts
+//!
+//! `GET /sandbox` lists the sandbox's own endpoints, all JSON.
+//!
+//! | endpoint | |
+//! |---|---|
+//! | `GET`, `POST`, `DELETE /sandbox/faults` | the queue of faults |
+//! | `GET /sandbox/requests` | per operation: received, applied, refused, cut; accepted rows by number and by content; the last 200 requests |
+//! | `GET /sandbox/tokens`, `POST /sandbox/tokens/expire` | tokens issued, live, refusals; refuses the present ones from now on |
+//! | `GET /sandbox/pushes`, `GET /sandbox/pushes/failed` | per receiver: sent, posts, acknowledged, retried, failed, lost, in flight; those given up |
+//! | `POST /sandbox/push?module=M` | sends the body's bytes with the request's Content-Type to a module, once, and answers `{status, body, acknowledged}` |
+//! | `GET`, `POST /sandbox/quirks` (`?name=N`) | lists or sends [`quirks`] |
+//! | `POST /sandbox/balance` | `{"calls": N}`, or null for no bound |
+//! | `POST /sandbox/reset` | forgets tasks, faults and counts; tokens live on, ids go on |
+//!
+//! A fault is `{"operation": …, "fault": …, "times": 1, "millis": 0}`. Each
+//! request takes the oldest fault that fits its operation (`token`, `config`,
+//! `callout`, `create`, `insert`, `start`, `pause`, `delete`, `query`, or
+//! `any`); each push likewise (a module, or `push` for all).
+//!
+//! | fault | what happens |
+//! |---|---|
+//! | `latency` | the operation is applied at once, the answer comes after `millis`; `millis` goes with any other fault, too |
+//! | `refuse_token` | 10001; with `"kill": true` the present tokens end |
+//! | `code` | `code` and `message` as given, nothing applied |
+//! | `busy` | 10004, nothing applied |
+//! | `http_500` | status 500 with a JSON body (`code`, `message`; 10004 by default), or plain text with `"text": true`; nothing applied |
+//! | `html` | status 200 with a page; nothing applied |
+//! | `wrong_content_type` | the true answer as `text/html` |
+//! | `numbers_as_strings`, `strings_as_numbers`, `null_fields`, `unknown_fields` | the true answer so bent |
+//! | `invalid_json_strings` | a task query's lists as the document prints them, which is no JSON |
+//! | `cut_before_reading` | connection reset before the body is read; nothing applied |
+//! | `cut_after_reading` | applied, then reset without an answer |
+//! | `cut_mid_answer` | applied, then closed after half of the answer's body |
+//! | `close_after_answer` | applied and answered, then closed without notice |
+//! | `duplicate`, `reorder`, `delay`, `lose` (pushes) | sent twice; held until another push has passed; held for `millis`; never sent |
+//!
+//! `"applied": true` lets the operation be carried out behind any answer that
+//! hides it.
+
 mod admin;
 mod answer;
 mod bend;
@@ -15,7 +122,6 @@ mod outbound;
 mod outcome;
 mod params;
 mod quirk;
-mod quirk_bodies;
 mod received;
 mod router;
 mod rows;

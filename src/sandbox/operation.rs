@@ -121,6 +121,7 @@ pub(super) async fn handle(
     match kind {
         Some(Kind::CutAfterReading) => cut.reset().await,
         Some(Kind::CutMidAnswer) => answer.cut_in_half(cut),
+        Some(Kind::CloseAfterAnswer) => answer.and_close(cut),
         _ => answer.into_response(),
     }
 }

@@ -1,13 +1,5 @@
-//! How a call goes: by its number's last digits, or else by the seed.
-//!
-//! | number ends in | what happens |
-//! |---|---|
-//! | `0001` | answered, 成功 |
-//! | `00NN`, `NN` a documented `task_result` (`0002` 正在通话中, `0006` 空号, `0015` 客户接听后并主动挂机 …) | that result |
-//! | `0099` | -1 超时 |
-//! | `0101` | 用户未接 at the first call, answered at the first redial |
-//! | `9999` | refused as a sensitive number, 200203 |
-//! | anything else | answered in seven calls of ten |
+//! How a call goes: by its number's last digits, as the module's docs have it,
+//! or else by the seed.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

@@ -45,6 +45,7 @@ pub(super) async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) {
     tokio::pin!(shutdown);
+    let _guard = world.stop_on_drop();
     loop {
         tokio::select! {
             () = &mut shutdown => break,

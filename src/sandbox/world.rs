@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::catalog::Catalog;
@@ -94,6 +94,11 @@ impl World {
         *self.faults() = Faults::default();
         *self.received() = Received::default();
         self.pusher.forget();
+    }
+
+    /// Ends all background work when it is dropped, should nobody await `stop`.
+    pub fn stop_on_drop(&self) -> DropGuard {
+        self.stop.clone().drop_guard()
     }
 
     /// Ends all background work.

@@ -7,7 +7,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use yeta_gateway::sandbox::SandboxConfig;
 
-use super::harness::{Arrival, Receiver, Sandbox, callout, fast};
+use super::harness::{Arrival, Receiver, Sandbox, callout, eventually, fast};
 
 fn of_module(arrivals: &[Arrival], module: &str) -> Vec<Value> {
     arrivals
@@ -182,7 +182,49 @@ async fn a_task_waits_between_rounds_and_can_be_stopped_there() {
 }
 
 #[tokio::test]
-async fn a_task_waits_for_its_beginning_and_ends_with_its_end() {
+async fn a_task_expires_with_rows_left() {
+    let sandbox = Sandbox::start(SandboxConfig::default()).await;
+    let session = sandbox.session().await;
+    let end = jiff::Timestamp::now().as_millisecond() + 1_500;
+    let task = session.task(json!({ "time_end": end })).await;
+    // The line carries ten calls at a time.
+    session.insert(&task, &["13000000001"; 11]).await;
+    session.result("start", json!({ "task_id": task })).await;
+    session.wait_for_status(&task, 7).await;
+    assert_eq!(
+        session.code("start", json!({ "task_id": task })).await,
+        3_010_101
+    );
+}
+
+#[tokio::test]
+async fn a_task_keeps_its_hours_where_told_to() {
+    let config = SandboxConfig {
+        enforce_hours: true,
+        ..Default::default()
+    };
+    let sandbox = Sandbox::start(config).await;
+    let session = sandbox.session().await;
+    // One half of the day is always outside.
+    let halves = ["00:00:00-11:59:59", "12:00:00-23:59:59"];
+    let mut tasks = Vec::new();
+    for (half, line_num) in halves.into_iter().zip(["69101338", "055169101408"]) {
+        let task = session
+            .task(json!({ "time_range": [half], "line_num": line_num }))
+            .await;
+        session.insert(&task, &["13000000001"]).await;
+        session.result("start", json!({ "task_id": task })).await;
+        tasks.push(task);
+    }
+    eventually(async || {
+        let outside = session.status(&tasks[0]).await == 6 || session.status(&tasks[1]).await == 6;
+        outside.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_task_waits_for_its_beginning() {
     let sandbox = Sandbox::start(SandboxConfig::default()).await;
     let session = sandbox.session().await;
     let far = 4_102_444_800_000_i64;
@@ -214,6 +256,22 @@ async fn a_push_without_the_word_is_sent_again_byte_by_byte() {
         .collect();
     assert_eq!(bodies.len(), 2);
     assert_eq!(receiver.so_far().len(), 4);
+}
+
+#[tokio::test]
+async fn a_push_not_answered_in_three_seconds_is_sent_again() {
+    let receiver = Receiver::start_deaf_once().await;
+    let sandbox = Sandbox::start(fast(&receiver)).await;
+    sandbox
+        .session()
+        .await
+        .result("callout", callout(&["13000000002"]))
+        .await;
+    let pushes = sandbox
+        .wait_for("/sandbox/pushes", |p| p["acknowledged"] == 2)
+        .await;
+    assert_eq!(pushes["retried"], 1);
+    assert_eq!(receiver.so_far()[0].body, receiver.so_far()[2].body);
 }
 
 #[tokio::test]

@@ -79,6 +79,39 @@ async fn half_an_answer_is_really_sent() {
 }
 
 #[tokio::test]
+async fn a_connection_can_close_after_its_answer() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let sandbox = sandbox().await;
+    sandbox.fault(fault("token", "close_after_answer")).await;
+    let address = sandbox.base.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = "POST /openapi/oauth/v1/token HTTP/1.1\r\nhost: a\r\n\
+        content-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.contains(r#"{"code":10005,"#) && answer.ends_with('}'),
+        "{answer}"
+    );
+    assert!(
+        !answer.to_ascii_lowercase().contains("connection: close"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_refused_token_does_not_refuse_the_next_one() {
+    let sandbox = sandbox().await;
+    sandbox
+        .fault(json!({ "operation": "any", "fault": "refuse_token" }))
+        .await;
+    let session = sandbox.session().await;
+    assert_eq!(session.code("config", json!({})).await, 10001);
+    assert_eq!(session.code("config", json!({})).await, 0);
+}
+
+#[tokio::test]
 async fn codes_take_the_place_of_the_operation() {
     let sandbox = sandbox().await;
     let session = sandbox.session().await;

@@ -269,7 +269,8 @@ impl Arrival {
     }
 }
 
-/// Takes pushes, and answers the first `refusals` of them without the word.
+/// Takes pushes, and answers the first `refusals` of them without the word, or
+/// never.
 pub struct Receiver {
     pub base: String,
     arrivals: watch::Receiver<Vec<Arrival>>,
@@ -278,14 +279,25 @@ pub struct Receiver {
 struct Desk {
     arrivals: watch::Sender<Vec<Arrival>>,
     refusals: Mutex<usize>,
+    deaf: bool,
 }
 
 impl Receiver {
     pub async fn start(refusals: usize) -> Self {
+        Self::start_with(refusals, false).await
+    }
+
+    /// A receiver that never answers the first push.
+    pub async fn start_deaf_once() -> Self {
+        Self::start_with(1, true).await
+    }
+
+    async fn start_with(refusals: usize, deaf: bool) -> Self {
         let (sender, arrivals) = watch::channel(Vec::new());
         let desk = Arc::new(Desk {
             arrivals: sender,
             refusals: Mutex::new(refusals),
+            deaf,
         });
         let router = Router::new()
             .route("/push/{module}", post(take))
@@ -327,12 +339,15 @@ async fn take(
         *left = left.saturating_sub(1);
         refused
     };
-    desk.arrivals.send_modify(|all| {
-        all.push(Arrival {
-            module,
-            content_type,
-            body,
-        })
-    });
-    if refused { "try again" } else { "success" }
+    let arrival = Arrival {
+        module,
+        content_type,
+        body,
+    };
+    desk.arrivals.send_modify(|all| all.push(arrival));
+    match refused {
+        true if desk.deaf => std::future::pending().await,
+        true => "try again",
+        false => "success",
+    }
 }

@@ -319,6 +319,20 @@ async fn a_line_serves_one_task_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_line_with_direct_calls_under_way_serves_no_task() {
+    let sandbox = Sandbox::start(SandboxConfig::default()).await;
+    let session = sandbox.session().await;
+    let task = session.task(json!({ "line_num": "69101338" })).await;
+    session.insert(&task, &["13000000001"]).await;
+    session.result("callout", callout(&["13000000001"])).await;
+    session.result("callout", callout(&["13000000002"])).await;
+    assert_eq!(
+        session.code("start", json!({ "task_id": task })).await,
+        3_030_002
+    );
+}
+
+#[tokio::test]
 async fn the_long_lived_task_cannot_be_controlled() {
     let sandbox = Sandbox::start(SandboxConfig::default()).await;
     let session = sandbox.session().await;
