@@ -273,6 +273,7 @@ async fn oddly_written_answers_are_read() {
         "null_fields",
         "unknown_fields",
         "invalid_json_strings",
+        "close_after_answer",
     ];
     for operation in CHANGES.into_iter().chain(READS) {
         for name in odd {
@@ -356,5 +357,17 @@ async fn nothing_reaches_a_platform_that_cannot_be_connected_to() {
             reason(&status),
             ours(Code::Unavailable, "PLATFORM_UNREACHABLE")
         );
+    }
+}
+
+#[tokio::test]
+async fn a_connection_closed_after_its_answer_does_no_harm_to_the_next_submission() {
+    let stage = Stage::set("callout").await;
+    for round in 0..20 {
+        let (outcome, received, applied) = stage
+            .under(fault("callout", "close_after_answer", 1), None)
+            .await;
+        assert!(outcome.is_ok(), "{round} {outcome:?}");
+        assert_eq!((received, applied), (1, 1), "{round}");
     }
 }
