@@ -53,6 +53,13 @@ pub struct PlatformConfig {
     pub pool_idle_timeout: Duration,
 }
 
+impl PlatformConfig {
+    /// Whether a client can be made from this.
+    pub fn check(&self) -> Result<(), WireError> {
+        Wire::new(self).map(|_| ())
+    }
+}
+
 impl Default for PlatformConfig {
     fn default() -> Self {
         Self {

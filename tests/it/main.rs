@@ -4,6 +4,12 @@
 // either is the failure being reported.
 #![allow(clippy::unwrap_used)]
 
+mod bridge;
+mod codes;
 mod conformance;
 mod embedded;
+mod fake;
+mod fault_matrix;
+mod platform;
 mod sandbox;
+mod token;

@@ -3,5 +3,5 @@
 
 mod calls;
 mod faults;
-mod harness;
+pub mod harness;
 mod operations;

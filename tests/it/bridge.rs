@@ -1,0 +1,96 @@
+//! The calling half of a gateway: its gRPC services before some platform.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::{encoding::text::encode, registry::Registry};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint, Server},
+};
+use tonic_types::StatusExt;
+use yeta_gateway::{
+    account::Account,
+    config::Client,
+    grpc::{auth::Clients, config_service, outbound_service},
+    platform::{Platform, PlatformConfig, PlatformMetrics},
+    proto::{
+        config_service_client::ConfigServiceClient, outbound_service_client::OutboundServiceClient,
+    },
+    secret::Secret,
+};
+
+pub struct Bridge {
+    pub platform: Arc<Platform>,
+    pub outbound: OutboundServiceClient<Channel>,
+    pub config: ConfigServiceClient<Channel>,
+    registry: Registry,
+}
+
+pub fn account(name: &str) -> Arc<Account> {
+    Arc::new(Account {
+        name: name.to_owned(),
+        app_key: Secret::inline("key"),
+        app_secret: Secret::inline("secret"),
+        push_secret: Secret::inline("push-secret"),
+        allow_push_from: Vec::new(),
+    })
+}
+
+/// Short where a test waits for the whole of it.
+pub fn settings(base_url: &str) -> PlatformConfig {
+    PlatformConfig {
+        base_url: base_url.to_owned(),
+        request_timeout: Duration::from_secs(20),
+        ..PlatformConfig::default()
+    }
+}
+
+impl Bridge {
+    pub async fn start(base_url: &str) -> Self {
+        Self::with(&settings(base_url), &["default"], &[]).await
+    }
+
+    pub async fn with(settings: &PlatformConfig, accounts: &[&str], clients: &[Client]) -> Self {
+        let mut registry = Registry::default();
+        let metrics = PlatformMetrics::register(&mut registry);
+        let known = accounts.iter().map(|name| account(name));
+        let platform = Arc::new(Platform::new(settings, known, metrics).unwrap());
+        let names = accounts.iter().map(|&name| name.to_owned()).collect();
+        let clients = Arc::new(Clients::new(clients, names));
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let router = Server::builder()
+            .add_service(config_service(Arc::clone(&platform), Arc::clone(&clients)))
+            .add_service(outbound_service(
+                Arc::clone(&platform),
+                clients,
+                Arc::new(|| "end-of-log".to_owned()),
+            ));
+        tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+        let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
+        Self {
+            platform,
+            outbound: OutboundServiceClient::new(channel.clone()),
+            config: ConfigServiceClient::new(channel),
+            registry,
+        }
+    }
+
+    /// The metrics as they are scraped.
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).unwrap();
+        text
+    }
+}
+
+/// The reason and the domain of an error.
+pub fn reason(status: &Status) -> (Code, String, String) {
+    let details = status.get_error_details();
+    let info = details.error_info();
+    let info = info.unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
+    (status.code(), info.reason.clone(), info.domain.clone())
+}
