@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
@@ -89,7 +89,7 @@ impl Listeners {
             ("admin", &self.admin),
         ] {
             if let Ok(address) = listener.local_addr() {
-                tracing::info!(listener = name, %address, "listening");
+                tracing::info!(listener = name, %address, "{name} listening on {address}");
             }
         }
     }
@@ -134,24 +134,24 @@ pub async fn run(
     let retention = tokio::spawn(retire(log.clone(), config.store.retention, end.clone()));
 
     let drain = parts.drain.clone();
-    let fronts = async {
-        let push = edge.router();
-        let push = http_server::serve(listeners.push, push, drain.clone().cancelled_owned());
-        let grpc = parts.serve_grpc(&config, listeners.grpc);
-        tokio::join!(push, grpc).1
+    let push = edge.router();
+    let push = http_server::serve(listeners.push, push, drain.clone().cancelled_owned());
+    let grpc = async {
+        let ended = parts.serve_grpc(&config, listeners.grpc).await;
+        // Ends early only if it failed: the gateway does not go on by halves.
+        drain.cancel();
+        ended
     };
-    let stopped = {
-        let mut fronts = std::pin::pin!(fronts);
-        ready.set(true);
-        tracing::info!("ready");
-        tokio::select! {
-            stopped = &mut fronts => stopped,
-            () = shutdown => {
-                tracing::info!(grace = ?config.shutdown_grace, "draining");
-                ready.set(false);
-                drain.cancel();
-                finish(&mut fronts, &parts.platform, config.shutdown_grace).await
-            }
+    let mut fronts = std::pin::pin!(async { tokio::join!(push, grpc).1 });
+    ready.set(true);
+    tracing::info!("ready");
+    let stopped = tokio::select! {
+        stopped = &mut fronts => stopped,
+        () = shutdown => {
+            tracing::info!(grace = ?config.shutdown_grace, "draining");
+            ready.set(false);
+            drain.cancel();
+            finish(fronts, &parts.platform, config.shutdown_grace).await
         }
     };
 
@@ -165,23 +165,17 @@ pub async fn run(
 }
 
 /// Gives what is under way until the grace is over.
-async fn finish<T>(
-    fronts: &mut (impl Future<Output = Result<T, AppError>> + Unpin),
+async fn finish(
+    fronts: impl Future<Output = Result<(), AppError>>,
     platform: &Platform,
     grace: Duration,
-) -> Result<T, AppError>
-where
-    T: Default,
-{
+) -> Result<(), AppError> {
     let deadline = Instant::now() + grace;
-    let Ok(stopped) = tokio::time::timeout_at(deadline, fronts).await else {
+    let Ok(stopped) = timeout_at(deadline, fronts).await else {
         tracing::warn!("some requests were cut off: they did not end within shutdown_grace");
-        return Ok(T::default());
+        return Ok(());
     };
-    if tokio::time::timeout_at(deadline, platform.finish())
-        .await
-        .is_err()
-    {
+    if timeout_at(deadline, platform.finish()).await.is_err() {
         tracing::warn!("some submissions were still without an outcome");
     }
     stopped

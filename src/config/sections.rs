@@ -1,0 +1,212 @@
+//! The tables of the configuration: what each holds, its defaults and its bounds.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+
+use super::reader::{Section, Setting};
+
+/// `[grpc]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grpc {
+    /// Where services connect.
+    pub listen: SocketAddr,
+    /// Whether to listen beyond loopback without knowing the clients.
+    pub insecure: bool,
+    /// How many requests are served at once; more are refused with `OVERLOADED`.
+    pub max_concurrent_requests: usize,
+    /// How many bytes one request message may have.
+    pub max_request_bytes: usize,
+}
+
+/// `[push]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Push {
+    /// Where the platform connects.
+    pub listen: SocketAddr,
+    /// How many bytes one push may have; a larger one is refused with 413.
+    pub max_body_bytes: usize,
+    /// How many bytes of bodies are held at once; more wait.
+    pub max_buffered_bytes: usize,
+    /// How long storing may take before the push is refused with 503.
+    pub append_timeout: Duration,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// Where probes and metrics are served.
+    pub listen: SocketAddr,
+}
+
+/// `[platform]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Platform {
+    /// Scheme and host of the API.
+    pub base_url: Uri,
+    /// What stands before each operation's path.
+    pub path_prefix: String,
+    /// What relative addresses of recordings are relative to.
+    pub voice_base_url: Uri,
+    /// What addresses of failed-push files are relative to.
+    pub push_download_url: Uri,
+    /// How long one try may take, all in all.
+    pub request_timeout: Duration,
+    /// How long connecting may take, TLS included.
+    pub connect_timeout: Duration,
+    /// How long an idle connection is kept; shorter than the platform keeps it.
+    pub pool_idle_timeout: Duration,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Store {
+    /// The folder of the log.
+    pub path: PathBuf,
+    /// How long a push is kept.
+    pub retention: Duration,
+    /// How many bytes of pushes are kept at most; 0: no bound.
+    pub retention_bytes: u64,
+}
+
+/// `[dialog_context]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DialogContext {
+    /// What every question is answered with.
+    pub fallback: BTreeMap<String, String>,
+}
+/// `[log]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// Which lines are written, as `info` or `info,yeta_gateway::platform=debug`.
+    pub filter: String,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Setting for LogFormat {
+    const EXPECTED: &'static str = "one of auto, human, json";
+
+    fn read(value: &toml::Value) -> Option<Self> {
+        Some(match value.as_str()? {
+            "auto" => Self::Auto,
+            "human" => Self::Human,
+            "json" => Self::Json,
+            _ => return None,
+        })
+    }
+}
+impl Grpc {
+    pub(super) fn read(section: &mut Section<'_>, knows_clients: bool) -> Self {
+        let grpc = Self {
+            listen: section.get("listen", SocketAddr::from(([127, 0, 0, 1], 50051))),
+            insecure: section.get("insecure", false),
+            max_concurrent_requests: section.get("max_concurrent_requests", 4096),
+            max_request_bytes: section.get("max_request_bytes", 4 << 20),
+        };
+        if !grpc.listen.ip().is_loopback() && !knows_clients && !grpc.insecure {
+            let problem = format!(
+                "{} can be reached from other machines: name the [[clients]] that may call, \
+                 or set grpc.insecure = true",
+                grpc.listen
+            );
+            section.fault("listen", problem);
+        }
+        grpc
+    }
+}
+
+impl Push {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let push = Self {
+            listen: section.get("listen", SocketAddr::from(([127, 0, 0, 1], 8080))),
+            max_body_bytes: section.get("max_body_bytes", 8 << 20),
+            max_buffered_bytes: section.get("max_buffered_bytes", 256 << 20),
+            append_timeout: section.get("append_timeout", Duration::from_millis(2500)),
+        };
+        if push.max_buffered_bytes < push.max_body_bytes {
+            let problem = format!(
+                "{} is less than push.max_body_bytes, {}",
+                push.max_buffered_bytes, push.max_body_bytes
+            );
+            section.fault("max_buffered_bytes", problem);
+        }
+        push
+    }
+}
+
+impl Platform {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let uri = Uri::from_static;
+        let platform = Self {
+            base_url: section.get("base_url", uri("https://www.xfyeta.com")),
+            path_prefix: section.get("path_prefix", "/openapi".into()),
+            voice_base_url: section.get("voice_base_url", uri("http://voice.kxjlcc.com:9000/")),
+            push_download_url: section.get(
+                "push_download_url",
+                uri("https://www.xfyeta.com/push_download/"),
+            ),
+            request_timeout: section.get("request_timeout", Duration::from_secs(10)),
+            connect_timeout: section.get("connect_timeout", Duration::from_secs(3)),
+            pool_idle_timeout: section.get("pool_idle_timeout", Duration::from_secs(10)),
+        };
+        if !platform.path_prefix.is_empty() && !platform.path_prefix.starts_with('/') {
+            section.fault(
+                "path_prefix",
+                format!("{:?} does not begin with /", platform.path_prefix),
+            );
+        }
+        platform
+    }
+}
+
+impl Store {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let engine: String = section.get("engine", "embedded".into());
+        if engine != "embedded" {
+            section.fault("engine", format!("{engine:?} is not one of: embedded"));
+        }
+        // Settings of an engine that is still to come: known, so that files for it can be shared.
+        section.section("nats", |nats| {
+            nats.optional::<String>("url");
+            nats.optional::<u64>("replicas");
+            nats.optional::<String>("durability");
+        });
+        Self {
+            path: section.get("path", "./data".into()),
+            retention: section.get("retention", Duration::from_hours(7 * 24)),
+            retention_bytes: section.get("retention_bytes", 0),
+        }
+    }
+}
+
+impl DialogContext {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let endpoint: String = section.get("endpoint", String::new());
+        if !endpoint.is_empty() {
+            section.fault(
+                "endpoint",
+                "asking a provider is not supported by this version",
+            );
+        }
+        section.optional::<Duration>("timeout");
+        let fallback = section.texts("fallback");
+        Self {
+            fallback: fallback.into_iter().collect(),
+        }
+    }
+}
