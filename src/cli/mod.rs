@@ -1,6 +1,8 @@
 //! The command line.
 
+mod call;
 mod check;
+mod config;
 mod demo;
 mod logging;
 mod print;
@@ -8,6 +10,7 @@ mod remote;
 mod sandbox;
 mod serve;
 mod tail;
+mod task;
 
 use std::process::ExitCode;
 
@@ -28,6 +31,9 @@ enum Command {
     Sandbox(sandbox::SandboxArgs),
     Demo(demo::DemoArgs),
     Tail(tail::TailArgs),
+    Call(call::CallArgs),
+    Task(task::TaskArgs),
+    Config(config::ConfigArgs),
 }
 
 /// Runs the command that the arguments name.
@@ -39,6 +45,9 @@ pub fn main() -> ExitCode {
         Command::Sandbox(args) => run(sandbox::run(args)),
         Command::Demo(args) => run(demo::run(args)),
         Command::Tail(args) => run(tail::run(args)),
+        Command::Call(args) => run(call::run(args)),
+        Command::Task(args) => run(task::run(args)),
+        Command::Config(args) => run(config::run(args)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,6 +2,8 @@
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use prost::Message;
@@ -12,14 +14,38 @@ use yeta_gateway::proto::{
     Voice,
 };
 
-/// An event as a line of JSON, by protobuf's own rules.
-pub fn json(event: &PushEvent) -> anyhow::Result<String> {
+/// A message of this name as a line of JSON, by protobuf's own rules.
+pub fn json(name: &str, message: &impl Message) -> anyhow::Result<String> {
     let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET)?;
     let descriptor = pool
-        .get_message_by_name("yeta.v1.PushEvent")
-        .context("PushEvent is not described")?;
-    let message = DynamicMessage::decode(descriptor, event.encode_to_vec().as_slice())?;
+        .get_message_by_name(&format!("yeta.v1.{name}"))
+        .with_context(|| format!("{name} is not described"))?;
+    let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())?;
     Ok(serde_json::to_string(&message)?)
+}
+
+/// Rows under their headings.
+pub fn table<const N: usize>(
+    head: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_header(head);
+    table.add_rows(rows);
+    table
+}
+
+/// A value that may be missing.
+pub fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| value.to_string())
+}
+
+/// A time of the platform, in milliseconds since 1970, by the local clock.
+pub fn time(ms: Option<i64>) -> String {
+    let time = ms
+        .filter(|ms| *ms > 0)
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    or_dash(time.map(|at| at.to_zoned(TimeZone::system()).strftime("%F %T")))
 }
 
 /// An event as a line for people; phone numbers are masked.
@@ -143,6 +169,6 @@ mod tests {
             event_id: "e".into(),
             ..PushEvent::default()
         };
-        assert_eq!(json(&event).unwrap(), r#"{"eventId":"e"}"#);
+        assert_eq!(json("PushEvent", &event).unwrap(), r#"{"eventId":"e"}"#);
     }
 }

@@ -9,7 +9,7 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
-use yeta_gateway::proto::push_service_client::PushServiceClient;
+use tonic_types::StatusExt;
 
 /// Which gateway, and who asks.
 #[derive(Args, Clone)]
@@ -23,35 +23,48 @@ pub struct RemoteArgs {
     token_file: Option<PathBuf>,
 }
 
-/// Adds the bearer token to each request.
-#[derive(Clone)]
-pub struct Credentials(Option<MetadataValue<Ascii>>);
+/// A connection that says who asks, and for which account.
+pub type Connection = InterceptedService<Channel, Metadata>;
 
-impl Interceptor for Credentials {
+/// What each request carries.
+#[derive(Clone, Default)]
+pub struct Metadata {
+    bearer: Option<MetadataValue<Ascii>>,
+    account: Option<MetadataValue<Ascii>>,
+}
+
+impl Interceptor for Metadata {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(bearer) = &self.0 {
-            request
-                .metadata_mut()
-                .insert("authorization", bearer.clone());
+        let metadata = request.metadata_mut();
+        if let Some(bearer) = &self.bearer {
+            metadata.insert("authorization", bearer.clone());
+        }
+        if let Some(account) = &self.account {
+            metadata.insert("yeta-account", account.clone());
         }
         Ok(request)
     }
 }
 
 impl RemoteArgs {
-    /// A client of the gateway's `PushService`; connects when it is first used.
-    pub fn pushes(
-        &self,
-    ) -> anyhow::Result<PushServiceClient<InterceptedService<Channel, Credentials>>> {
+    /// Connects when first used; `account` is the one that requests are for, if not the default.
+    pub fn connect(&self, account: Option<&str>) -> anyhow::Result<Connection> {
         let endpoint = Endpoint::from_shared(self.address.clone())
             .with_context(|| format!("{:?} is no address", self.address))?;
-        let client = PushServiceClient::with_interceptor(endpoint.connect_lazy(), self.bearer()?);
-        Ok(client.max_decoding_message_size(usize::MAX))
+        let account = account
+            .map(str::parse)
+            .transpose()
+            .context("no account has such a name")?;
+        let metadata = Metadata {
+            bearer: self.bearer()?,
+            account,
+        };
+        Ok(InterceptedService::new(endpoint.connect_lazy(), metadata))
     }
 
-    fn bearer(&self) -> anyhow::Result<Credentials> {
+    fn bearer(&self) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
         let Some(path) = &self.token_file else {
-            return Ok(Credentials(None));
+            return Ok(None);
         };
         let token = std::fs::read_to_string(path)
             .with_context(|| format!("the token file {} cannot be read", path.display()))?;
@@ -59,6 +72,49 @@ impl RemoteArgs {
             .parse()
             .context("the token is not made of printable characters")?;
         bearer.set_sensitive(true);
-        Ok(Credentials(Some(bearer)))
+        Ok(Some(bearer))
     }
+}
+
+/// One request for one account, and how its answer is shown.
+#[derive(Args, Clone)]
+pub struct UnaryArgs {
+    #[command(flatten)]
+    remote: RemoteArgs,
+    /// The account; without it, the gateway's default one.
+    #[arg(long, value_name = "NAME")]
+    account: Option<String>,
+    /// Prints the answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl UnaryArgs {
+    /// Connects when first used.
+    pub fn connect(&self) -> anyhow::Result<Connection> {
+        self.remote.connect(self.account.as_deref())
+    }
+}
+
+/// A refusal in words: what was wrong with which field, and the reason that programs go by.
+#[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
+pub fn refused(status: Status) -> anyhow::Error {
+    let details = status.get_error_details();
+    let reason = details
+        .error_info()
+        .map(|info| format!(" ({})", info.reason))
+        .unwrap_or_default();
+    let violations = details
+        .bad_request()
+        .iter()
+        .flat_map(|bad| &bad.field_violations);
+    let violations: Vec<_> = violations
+        .map(|violation| format!("\n  {}: {}", violation.field, violation.description))
+        .collect();
+    anyhow::anyhow!(
+        "{}{reason}: {}{}",
+        status.code(),
+        status.message(),
+        violations.concat()
+    )
 }

@@ -2,17 +2,18 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use tonic::{Code, Status};
+use yeta_gateway::proto::push_service_client::PushServiceClient;
 use yeta_gateway::proto::subscribe_pushes_request::Start;
 use yeta_gateway::proto::{
     Position, PushFilter, PushKind, SubscribePushesRequest, SubscribePushesResponse,
 };
 
 use super::print;
-use super::remote::RemoteArgs;
+use super::remote::{Connection, RemoteArgs, refused};
 
 /// Prints pushes as they come, like `tail -f`.
 #[derive(Args)]
@@ -69,7 +70,7 @@ impl TailArgs {
             include_raw: self.json,
             ..SubscribePushesRequest::default()
         };
-        let mut stream = match self.remote.pushes()?.subscribe_pushes(request).await {
+        let mut stream = match self.client()?.subscribe_pushes(request).await {
             Ok(response) => response.into_inner(),
             Err(status) => return lasting(status),
         };
@@ -77,7 +78,7 @@ impl TailArgs {
             match stream.message().await {
                 Ok(Some(SubscribePushesResponse::Event(event))) => {
                     let line = if self.json {
-                        print::json(&event)?
+                        print::json("PushEvent", event.as_ref())?
                     } else {
                         print::line(&event)
                     };
@@ -92,6 +93,11 @@ impl TailArgs {
                 Err(status) => return lasting(status),
             }
         }
+    }
+
+    fn client(&self) -> anyhow::Result<PushServiceClient<Connection>> {
+        let client = PushServiceClient::new(self.remote.connect(None)?);
+        Ok(client.max_decoding_message_size(usize::MAX))
     }
 
     fn start(&self) -> Start {
@@ -123,7 +129,7 @@ fn lasting(status: Status) -> anyhow::Result<Status> {
     if status.code() == Code::Unavailable {
         return Ok(status);
     }
-    bail!("{}: {}", status.code(), status.message())
+    Err(refused(status))
 }
 
 fn since(text: &str) -> anyhow::Result<SystemTime> {

@@ -1,8 +1,6 @@
 //! What the demo says.
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use yeta_gateway::proto::{CallOutResponse, Line, Robot};
 
 use super::Addresses;
@@ -51,38 +49,30 @@ pub fn submitted(placed: &CallOutResponse) {
 
 /// What became of the calls.
 pub fn summary(calls: &[Call]) {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(["row", "callee", "result", "talked", "turns", "recording"]);
     let mut calls: Vec<_> = calls.iter().collect();
     calls.sort_by_key(|call| {
         call.record
             .as_ref()
             .map(|record| record.task_data_id.clone())
     });
-    for call in calls {
-        let Some(record) = &call.record else { continue };
-        let none = || "–".to_owned();
-        let turns = call
-            .dialog
-            .as_ref()
-            .map_or_else(none, |d| d.dialog.len().to_string());
-        let voice = call.voice.as_ref().and_then(|voice| voice.size);
-        let talked = if call.answered() == Some(true) {
-            format!("{} s", record.duration_call.unwrap_or_default())
-        } else {
-            none()
-        };
-        table.add_row([
-            record.task_data_id.clone(),
-            print::masked(&record.callee),
-            print::result(record),
-            talked,
-            turns,
-            voice.map_or_else(none, |size| format!("{} KiB", size / 1024)),
-        ]);
-    }
+    let head = ["row", "callee", "result", "talked", "turns", "recording"];
+    let table = print::table(head, calls.into_iter().filter_map(row));
     anstream::println!("\n{table}\n{GOOD}every push has come back{GOOD:#}\n");
+}
+
+fn row(call: &Call) -> Option<[String; 6]> {
+    let record = call.record.as_ref()?;
+    let answered = call.answered() == Some(true);
+    let talked = record.duration_call.filter(|_| answered);
+    let size = call.voice.as_ref().and_then(|voice| voice.size);
+    Some([
+        record.task_data_id.clone(),
+        print::masked(&record.callee),
+        print::result(record),
+        print::or_dash(talked.map(|seconds| format!("{seconds} s"))),
+        print::or_dash(call.dialog.as_ref().map(|dialog| dialog.dialog.len())),
+        print::or_dash(size.map(|size| format!("{} KiB", size / 1024))),
+    ])
 }
 
 /// What to try while the demo stays up.

@@ -1,0 +1,101 @@
+//! `yeta-gateway call`: calls placed directly.
+
+use clap::{Args, Subcommand};
+use yeta_gateway::proto::outbound_service_client::OutboundServiceClient;
+use yeta_gateway::proto::{CallOutRequest, Row};
+
+use super::print;
+use super::remote::{UnaryArgs, refused};
+
+/// Places calls without a task of their own.
+#[derive(Args)]
+pub struct CallArgs {
+    #[command(subcommand)]
+    command: CallCommand,
+}
+
+#[derive(Subcommand)]
+enum CallCommand {
+    Out(OutArgs),
+}
+
+/// Calls the rows given, 50 at most (CallOut, 直接外呼).
+#[derive(Args)]
+struct OutArgs {
+    #[command(flatten)]
+    unary: UnaryArgs,
+    /// The robot that speaks.
+    #[arg(long, value_name = "ID")]
+    robot: String,
+    /// The line that is called from.
+    #[arg(long, value_name = "NUMBER")]
+    line: String,
+    /// The voice that the robot speaks with.
+    #[arg(long, value_name = "CODE", default_value = "")]
+    voice: String,
+    /// How fast it speaks, from -500 to 500.
+    #[arg(long, allow_negative_numbers = true)]
+    speed: Option<i32>,
+    #[command(flatten)]
+    rows: RowArgs,
+}
+
+/// The rows to call.
+#[derive(Args)]
+pub struct RowArgs {
+    /// The columns' names, the phone number's first: 客户手机号码,姓名
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', required = true)]
+    pub columns: Vec<String>,
+    /// A row's values in the order of the columns; once for each row.
+    #[arg(long = "row", value_name = "VALUE,…", required = true)]
+    rows: Vec<String>,
+}
+
+impl RowArgs {
+    /// The rows as a request has them.
+    pub fn rows(&self) -> Vec<Row> {
+        let values = |row: &String| row.split(',').map(ToOwned::to_owned).collect();
+        self.rows
+            .iter()
+            .map(|row| Row {
+                values: values(row),
+            })
+            .collect()
+    }
+}
+
+/// Does what the arguments ask.
+pub async fn run(args: CallArgs) -> anyhow::Result<()> {
+    let CallCommand::Out(args) = args.command;
+    let request = CallOutRequest {
+        robot_id: args.robot,
+        line_num: args.line,
+        call_list: args.rows.rows(),
+        call_column: args.rows.columns,
+        voice_code: args.voice,
+        robot_speed: args.speed,
+        ..CallOutRequest::default()
+    };
+    let mut client = OutboundServiceClient::new(args.unary.connect()?);
+    let answer = client
+        .call_out(request)
+        .await
+        .map_err(refused)?
+        .into_inner();
+    if args.unary.json {
+        anstream::println!("{}", print::json("CallOutResponse", &answer)?);
+    } else {
+        accepted(&answer.task_data_ids, &answer.push_cursor);
+    }
+    Ok(())
+}
+
+/// Says which ids the rows were given.
+pub fn accepted(task_data_ids: &[String], push_cursor: &str) {
+    let rows = task_data_ids
+        .iter()
+        .enumerate()
+        .map(|(i, id)| [(i + 1).to_string(), id.clone()]);
+    anstream::println!("{}", print::table(["row", "task_data_id"], rows));
+    anstream::println!("their pushes follow cursor {push_cursor}");
+}
