@@ -106,7 +106,7 @@ pub fn refused(status: Status) -> anyhow::Error {
         .unwrap_or_default();
     let violations = details
         .bad_request()
-        .iter()
+        .into_iter()
         .flat_map(|bad| &bad.field_violations);
     let violations: Vec<_> = violations
         .map(|violation| format!("\n  {}: {}", violation.field, violation.description))
