@@ -15,6 +15,7 @@ pub mod config;
 pub mod edge;
 pub mod grpc;
 pub mod http_server;
+pub mod lenient;
 pub mod platform;
 pub mod proto;
 pub mod push;

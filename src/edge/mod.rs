@@ -1,8 +1,6 @@
 //! The front door for yeta: the listener that its pushes arrive at.
 
 mod auth;
-mod fields;
-mod json;
 pub mod metrics;
 mod payloads;
 pub mod reading;

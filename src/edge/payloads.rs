@@ -1,7 +1,7 @@
 //! The documented pushes, field by field: push document and API document, the union of both, and
 //! what the platform sends besides.
 
-use super::fields::Fields;
+use crate::lenient::Fields;
 use crate::proto::{
     CallDirection, CallRecord, CallRecordVariant, Dialog, DialogHit, DialogNodeType, DialogRole,
     DialogTurn, TaskResult, Voice,

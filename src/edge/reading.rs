@@ -6,9 +6,8 @@ use std::str;
 use bytes::Bytes;
 use prost::Message;
 
-use super::fields::Fields;
-use super::json::Json;
 use super::payloads;
+use crate::lenient::{Fields, Json};
 use crate::proto::push_event::Payload;
 use crate::proto::{PushEvent, PushKind, PushOrigin, UnrecognizedPush};
 use crate::push::EventId;

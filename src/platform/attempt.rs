@@ -14,10 +14,10 @@ use tokio::time::Instant;
 
 use super::{
     AccountClient,
+    answer::{self, Answer},
     code::Code,
     error::{PlatformError, masked},
     gate::Gate,
-    lenient::{self, Answer},
     metrics::PlatformMetrics,
     operation::Operation,
     resend::{self, Effect, Known, Next, Tries},
@@ -134,8 +134,8 @@ impl<O: Operation> Attempt<O> {
             Ok(answer) => answer,
             Err(error) => return Ok(Err(error.into())),
         };
-        let text = lenient::text(&answer);
-        let Some(answer) = Answer::read(&text) else {
+        let text = answer::text(&answer);
+        let Some(mut answer) = Answer::read(&text) else {
             return Ok(Err(Failed {
                 known: Known::NoReadableAnswer,
                 detail: "no json with a code".to_owned(),
@@ -143,7 +143,7 @@ impl<O: Operation> Attempt<O> {
             }));
         };
         if answer.code == "0" {
-            return Ok(Ok(O::read(&answer.result)));
+            return Ok(Ok(O::read(&mut answer.result)));
         }
         let code = Code::parse(&answer.code);
         let known = if code == Code::InvalidToken {

@@ -2,11 +2,11 @@
 //!
 //! It speaks in the messages of [`crate::proto`] and knows nothing of gRPC.
 
+mod answer;
 mod attempt;
 mod code;
 mod error;
 mod gate;
-mod lenient;
 mod metrics;
 mod operation;
 mod resend;

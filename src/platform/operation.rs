@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{lenient::Fields, resend::Effect};
+use super::resend::Effect;
+use crate::lenient::Fields;
 use crate::proto::{
     CallOutRequest, CallOutResponse, CallbackUrl, CreateTaskRequest, CreateTaskResponse,
     DeleteTaskRequest, DeleteTaskResponse, InsertTaskDataRequest, InsertTaskDataResponse, Line,
@@ -31,7 +32,7 @@ pub trait Operation: Sync + 'static {
     fn body(&self) -> impl Serialize;
 
     /// Reads the `result` of a successful answer.
-    fn read(result: &Fields<'_>) -> Self::Reply;
+    fn read(result: &mut Fields<'_>) -> Self::Reply;
 }
 
 fn is_empty(text: &&str) -> bool {
@@ -76,36 +77,40 @@ impl Operation for QueryConfigRequest {
         }
     }
 
-    fn read(result: &Fields<'_>) -> QueryConfigResponse {
+    fn read(result: &mut Fields<'_>) -> QueryConfigResponse {
         QueryConfigResponse {
-            lines: result.objects("lines").iter().map(line).collect(),
-            robots: result.objects("robots").iter().map(robot).collect(),
-            urls: result.objects("urls").iter().map(callback_url).collect(),
+            lines: result.objects("lines").iter_mut().map(line).collect(),
+            robots: result.objects("robots").iter_mut().map(robot).collect(),
+            urls: result
+                .objects("urls")
+                .iter_mut()
+                .map(callback_url)
+                .collect(),
             voices: result
                 .objects("voices")
-                .iter()
+                .iter_mut()
                 .map(speaking_voice)
                 .collect(),
-            robot_total: result.int("robotTotal"),
+            robot_total: result.int32("robotTotal"),
         }
     }
 }
 
-fn line(f: &Fields<'_>) -> Line {
-    let status_code = f.int("status");
+fn line(f: &mut Fields<'_>) -> Line {
+    let status_code = f.int32("status");
     Line {
         line_num: f.text("line_num"),
-        concurrents: f.int("concurrents"),
+        concurrents: f.int32("concurrents"),
         time_work: f.texts("time_work"),
         status: enum_of(status_code, Some(LineStatus::Idle)),
         status_code,
-        time_apply: f.long("time_apply"),
-        time_expire: f.long("time_expire"),
+        time_apply: f.int64("time_apply"),
+        time_expire: f.int64("time_expire"),
     }
 }
 
-fn robot(f: &Fields<'_>) -> Robot {
-    let (status_code, type_code) = (f.int("status"), f.int("type"));
+fn robot(f: &mut Fields<'_>) -> Robot {
+    let (status_code, type_code) = (f.int32("status"), f.int32("type"));
     Robot {
         robot_id: f.text("robot_id"),
         robot_name: f.text("robot_name"),
@@ -114,20 +119,20 @@ fn robot(f: &Fields<'_>) -> Robot {
         status_code,
         r#type: enum_of(type_code, None::<RobotType>),
         type_code,
-        deleted: f.flag("deleted"),
-        time_create: f.long("time_create"),
-        time_update: f.long("time_update"),
+        deleted: f.bool("deleted"),
+        time_create: f.int64("time_create"),
+        time_update: f.int64("time_update"),
     }
 }
 
-fn callback_url(f: &Fields<'_>) -> CallbackUrl {
+fn callback_url(f: &mut Fields<'_>) -> CallbackUrl {
     CallbackUrl {
         url: f.text("url"),
         url_module: f.text("url_module"),
     }
 }
 
-fn speaking_voice(f: &Fields<'_>) -> SpeakingVoice {
+fn speaking_voice(f: &mut Fields<'_>) -> SpeakingVoice {
     SpeakingVoice {
         voice_code: f.text("voice_code"),
         voice_name: f.text("voice_name"),
@@ -162,9 +167,9 @@ impl Operation for CallOutRequest {
         }
     }
 
-    fn read(result: &Fields<'_>) -> CallOutResponse {
+    fn read(result: &mut Fields<'_>) -> CallOutResponse {
         CallOutResponse {
-            total: result.int("total"),
+            total: result.int32("total"),
             task_data_ids: result.texts("task_data_ids"),
             push_cursor: String::new(),
         }
@@ -211,7 +216,7 @@ impl Operation for CreateTaskRequest {
         }
     }
 
-    fn read(result: &Fields<'_>) -> CreateTaskResponse {
+    fn read(result: &mut Fields<'_>) -> CreateTaskResponse {
         CreateTaskResponse {
             task_id: result.text("task_id"),
         }
@@ -238,9 +243,9 @@ impl Operation for InsertTaskDataRequest {
         }
     }
 
-    fn read(result: &Fields<'_>) -> InsertTaskDataResponse {
+    fn read(result: &mut Fields<'_>) -> InsertTaskDataResponse {
         InsertTaskDataResponse {
-            total: result.int("total"),
+            total: result.int32("total"),
             task_data_ids: result.texts("task_data_ids"),
             push_cursor: String::new(),
         }
@@ -265,7 +270,7 @@ impl Operation for StartTaskRequest {
         }
     }
 
-    fn read(_: &Fields<'_>) -> StartTaskResponse {
+    fn read(_: &mut Fields<'_>) -> StartTaskResponse {
         StartTaskResponse::default()
     }
 }
@@ -282,7 +287,7 @@ impl Operation for PauseTaskRequest {
         }
     }
 
-    fn read(_: &Fields<'_>) -> PauseTaskResponse {
+    fn read(_: &mut Fields<'_>) -> PauseTaskResponse {
         PauseTaskResponse {}
     }
 }
@@ -299,7 +304,7 @@ impl Operation for DeleteTaskRequest {
         }
     }
 
-    fn read(_: &Fields<'_>) -> DeleteTaskResponse {
+    fn read(_: &mut Fields<'_>) -> DeleteTaskResponse {
         DeleteTaskResponse {}
     }
 }
@@ -352,10 +357,10 @@ impl Operation for QueryTasksRequest {
         }
     }
 
-    fn read(result: &Fields<'_>) -> QueryTasksResponse {
+    fn read(result: &mut Fields<'_>) -> QueryTasksResponse {
         QueryTasksResponse {
-            total_rows: result.int("total_rows"),
-            rows: result.objects("rows").iter().map(task).collect(),
+            total_rows: result.int32("total_rows"),
+            rows: result.objects("rows").iter_mut().map(task).collect(),
         }
     }
 }
@@ -386,37 +391,37 @@ fn task_status_code(status: TaskStatus) -> i32 {
     }
 }
 
-fn task(f: &Fields<'_>) -> Task {
-    let (status_code, task_type_code) = (f.int("status"), f.int("task_type"));
+fn task(f: &mut Fields<'_>) -> Task {
+    let (status_code, task_type_code) = (f.int32("status"), f.int32("task_type"));
     Task {
         task_id: f.text("task_id"),
         task_name: f.text("task_name"),
         status: enum_of(status_code, Some(TaskStatus::New)),
         status_code,
-        deleted: f.flag("deleted"),
-        time_task_start: f.long("time_task_start"),
-        time_task_finish: f.long("time_task_finish"),
-        process_count: f.int("process_count"),
-        process_tel_count: f.int("process_tel_count"),
-        process_through_count: f.int("process_through_count"),
+        deleted: f.bool("deleted"),
+        time_task_start: f.int64("time_task_start"),
+        time_task_finish: f.int64("time_task_finish"),
+        process_count: f.int32("process_count"),
+        process_tel_count: f.int32("process_tel_count"),
+        process_through_count: f.int32("process_through_count"),
         process_through_rate: f.double("process_through_rate"),
-        count_tel: f.int("count_tel"),
-        count_recalled: f.int("count_recalled"),
-        time_task_estimate_begin: f.long("time_task_estimate_begin"),
-        time_task_estimate_end: f.long("time_task_estimate_end"),
+        count_tel: f.int32("count_tel"),
+        count_recalled: f.int32("count_recalled"),
+        time_task_estimate_begin: f.int64("time_task_estimate_begin"),
+        time_task_estimate_end: f.int64("time_task_estimate_end"),
         line_num: f.text("line_num"),
         robot_id: f.text("robot_id"),
         robot_name: f.text("robot_name"),
         voice_code: f.text("voice_code"),
-        voice_speed: f.int("voice_speed"),
-        count_max_recall: f.int("count_max_recall"),
-        time_recall_wait: f.long("time_recall_wait"),
+        voice_speed: f.int32("voice_speed"),
+        count_max_recall: f.int32("count_max_recall"),
+        time_recall_wait: f.int64("time_recall_wait"),
         time_range: f.texts("time_range"),
         intention_push: f.texts("intention_push"),
-        status_recall: f.text("status_recall"),
-        count_total_task: f.int("count_total_task"),
+        status_recall: f.text_or_json("status_recall"),
+        count_total_task: f.int32("count_total_task"),
         task_type: enum_of(task_type_code, Some(TaskType::Ordinary)),
         task_type_code,
-        remaining: f.long("remaining"),
+        remaining: f.int64("remaining"),
     }
 }

@@ -22,10 +22,10 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
+    answer::{self, Answer},
     code::Code,
     error::{PlatformError, masked},
     gate::Gate,
-    lenient::{self, Answer},
     metrics::PlatformMetrics,
     resend::backoff,
     wire::{PostError, Wire},
@@ -305,8 +305,8 @@ impl Keeper {
             .post(PATH, None, body.into(), &gate)
             .await
             .map_err(no_answer)?;
-        let text = lenient::text(&answer);
-        let answer = Answer::read(&text).ok_or_else(|| unreadable("no json with a code"))?;
+        let text = answer::text(&answer);
+        let mut answer = Answer::read(&text).ok_or_else(|| unreadable("no json with a code"))?;
         if answer.code != "0" {
             return Err(PlatformError::Refused {
                 code: Code::parse(&answer.code),

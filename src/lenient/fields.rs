@@ -11,6 +11,7 @@ use prost_types::{ListValue, Struct, Value};
 use super::json::Json;
 
 /// The members of an object that have not been read yet.
+#[derive(Clone, Debug, Default)]
 pub struct Fields<'a> {
     members: Vec<(Cow<'a, str>, Json<'a>)>,
 }
@@ -19,6 +20,14 @@ impl<'a> Fields<'a> {
     /// The members of an object.
     pub fn new(members: Vec<(Cow<'a, str>, Json<'a>)>) -> Self {
         Self { members }
+    }
+
+    /// The members of a text that is a JSON object.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        match Json::parse(text)? {
+            Json::Object(members) => Some(Self::new(members)),
+            _ => None,
+        }
     }
 
     /// Whether there is a member of that name with a value other than null and "".
@@ -47,6 +56,14 @@ impl<'a> Fields<'a> {
         self.take(name, text).unwrap_or_default()
     }
 
+    /// A text; anything that is none as the JSON that it is.
+    pub fn text_or_json(&mut self, name: &str) -> String {
+        self.take(name, |value| {
+            text(value).or_else(|| Some(value.canonical()))
+        })
+        .unwrap_or_default()
+    }
+
     /// A whole number, also written as a string or with a fraction of zero.
     pub fn int64(&mut self, name: &str) -> Option<i64> {
         self.take(name, int64)
@@ -57,40 +74,45 @@ impl<'a> Fields<'a> {
         self.take(name, |value| int64(value)?.try_into().ok())
     }
 
-    /// A truth value, also written as a string or as 0 or 1.
-    pub fn bool(&mut self, name: &str) -> Option<bool> {
-        self.take(name, |value| match value {
-            Json::Bool(value) => Some(*value),
-            other => match text(other)?.trim() {
-                "true" | "1" => Some(true),
-                "false" | "0" => Some(false),
-                _ => None,
-            },
+    /// A number with or without a fraction, also written as a string.
+    pub fn double(&mut self, name: &str) -> Option<f64> {
+        self.take(name, |value| {
+            let number: f64 = text(value)?.trim().parse().ok()?;
+            number.is_finite().then_some(number)
         })
     }
 
-    /// A list of texts, also one that is written as JSON inside a string.
+    /// A truth value, also written as a string or as a number: 0 is false.
+    pub fn bool(&mut self, name: &str) -> Option<bool> {
+        self.take(name, |value| match text(value)?.trim() {
+            "true" => Some(true),
+            "false" => Some(false),
+            number => whole(number).map(|number| number != 0),
+        })
+    }
+
+    /// A list of texts, also one that is written as JSON inside a string; a text alone is a list
+    /// of one. Missing elements are empty, so that the others keep their places.
     pub fn texts(&mut self, name: &str) -> Vec<String> {
-        fn elements(value: &Json<'_>) -> Option<Vec<String>> {
-            match value {
-                Json::Array(elements) => elements
-                    .iter()
-                    .map(|e| {
-                        if is_absent(e) {
-                            Some(String::new())
-                        } else {
-                            text(e)
-                        }
-                    })
-                    .collect(),
-                Json::String(inner) => match Json::parse(inner)? {
-                    list @ Json::Array(_) => elements(&list),
-                    _ => None,
-                },
-                _ => None,
-            }
-        }
-        self.take(name, elements).unwrap_or_default()
+        self.take(name, |value| match value {
+            Json::Array(elements) => texts(elements),
+            Json::String(inner) => match Json::parse(inner) {
+                Some(Json::Array(elements)) => texts(&elements),
+                _ => Some(vec![inner.clone().into_owned()]),
+            },
+            other => Some(vec![text(other)?]),
+        })
+        .unwrap_or_default()
+    }
+
+    /// An object; one without members where there is none.
+    #[must_use]
+    pub fn object(&mut self, name: &str) -> Self {
+        self.take(name, |value| match value {
+            Json::Object(members) => Some(Self::new(members.clone())),
+            _ => None,
+        })
+        .unwrap_or_default()
     }
 
     /// A list of objects; one object alone is a list of one. Stays unread if anything else is in it.
@@ -134,15 +156,30 @@ fn text(value: &Json<'_>) -> Option<String> {
     }
 }
 
+fn texts(elements: &[Json<'_>]) -> Option<Vec<String>> {
+    let texts = elements.iter().map(|element| {
+        if is_absent(element) {
+            Some(String::new())
+        } else {
+            text(element)
+        }
+    });
+    texts.collect()
+}
+
 fn int64(value: &Json<'_>) -> Option<i64> {
-    let text = match value {
-        Json::Number(number) => number,
-        Json::String(text) => text.trim(),
-        _ => return None,
-    };
+    match value {
+        Json::Number(number) => whole(number),
+        Json::String(text) => whole(text.trim()),
+        _ => None,
+    }
+}
+
+/// A whole number from its digits; 7.0 and 1.5277e12 are whole too.
+fn whole(text: &str) -> Option<i64> {
+    /// Up to 2^53 a double holds every whole number exactly.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
     text.parse().ok().or_else(|| {
-        // 1527737756729.0 and 1.5277e12 are whole too; up to 2^53 a double holds them exactly.
-        const EXACT: f64 = 9_007_199_254_740_992.0;
         let number: f64 = text.parse().ok()?;
         #[allow(clippy::cast_possible_truncation, reason = "whole and within ±2^53")]
         (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
@@ -193,13 +230,12 @@ fn exact(number: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn fields(text: &str) -> Fields<'_> {
-        match Json::parse(text) {
-            Some(Json::Object(members)) => Fields::new(members),
-            other => panic!("not an object: {other:?}"),
-        }
+        Fields::parse(text).unwrap()
     }
 
     #[test]
@@ -217,6 +253,24 @@ mod tests {
         assert_eq!(fields.text("h"), "true");
         let rest = fields.rest().unwrap();
         assert_eq!(rest.fields.keys().collect::<Vec<_>>(), ["e"]);
+    }
+
+    #[test]
+    fn what_is_no_text_can_be_read_as_its_json() {
+        let mut fields = fields(r#"{"a":[1, 1],"b":"[1,1]","c":null}"#);
+        assert_eq!(fields.text_or_json("a"), "[1,1]");
+        assert_eq!(fields.text_or_json("b"), "[1,1]");
+        assert_eq!(fields.text_or_json("c"), "");
+    }
+
+    proptest! {
+        #[test]
+        fn every_whole_number_reads_back_exactly(number: i64, as_text: bool) {
+            let quote = if as_text { "\"" } else { "" };
+            let json = format!(r#"{{"a":{quote}{number}{quote}}}"#);
+            prop_assert_eq!(fields(&json).int64("a"), Some(number));
+            prop_assert_eq!(fields(&json).text("a"), number.to_string());
+        }
     }
 
     #[test]
@@ -242,10 +296,11 @@ mod tests {
 
     #[test]
     fn a_list_inside_a_string_is_read() {
-        let mut fields = fields(r#"{"a":"[\"x\",1,null]","b":["y"],"c":"z"}"#);
+        let mut fields = fields(r#"{"a":"[\"x\",1,null]","b":["y"],"c":"[z","d":[{}]}"#);
         assert_eq!(fields.texts("a"), ["x", "1", ""]);
         assert_eq!(fields.texts("b"), ["y"]);
-        assert!(fields.texts("c").is_empty());
-        assert!(fields.rest().unwrap().fields.contains_key("c"));
+        assert_eq!(fields.texts("c"), ["[z"]);
+        assert!(fields.texts("d").is_empty());
+        assert!(fields.rest().unwrap().fields.contains_key("d"));
     }
 }
