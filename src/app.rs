@@ -31,8 +31,8 @@ use crate::platform::{Platform, PlatformConfig, PlatformMetrics, WireError};
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::relay::metrics::RelayMetrics;
 use crate::store::PushLog;
+use crate::store::embedded::metrics::StoreMetrics;
 use crate::store::embedded::{EmbeddedLog, OpenError, Options};
-use crate::store_metrics::StoreMetrics;
 
 /// Why the gateway cannot run.
 #[derive(Debug, thiserror::Error)]

@@ -23,4 +23,3 @@ pub mod relay;
 pub mod sandbox;
 pub mod secret;
 pub mod store;
-pub mod store_metrics;

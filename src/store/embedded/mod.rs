@@ -4,6 +4,7 @@
 //! older ones from `disk`.
 
 mod disk;
+pub mod metrics;
 mod repair;
 mod tail;
 mod watermark;

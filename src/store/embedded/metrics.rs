@@ -8,8 +8,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::EmbeddedLog;
 use crate::store::PushLog;
-use crate::store::embedded::EmbeddedLog;
 
 /// Tells how much the log holds.
 pub struct StoreMetrics(Arc<EmbeddedLog>);
