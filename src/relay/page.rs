@@ -31,12 +31,14 @@ pub struct Page {
 
 /// A page may end early after so many events looked at, so that no request holds on for long.
 const LOOK_AT: usize = 100_000;
+/// A page ends once its events have so many bytes: clients take messages of 4 MiB by default.
+const PAGE_BYTES: usize = 2 << 20;
 
 /// Reads the page.
 pub async fn list(log: &Arc<dyn PushLog>, query: &PageQuery) -> Result<Page, RelayError> {
     let mut entries = Vec::new();
     let mut position = query.after;
-    let mut looked_at = 0;
+    let (mut looked_at, mut bytes) = (0, 0);
     while looked_at < LOOK_AT {
         let batch = log.read(position, BATCH).await?;
         looked_at += batch.entries.len();
@@ -52,9 +54,10 @@ pub async fn list(log: &Arc<dyn PushLog>, query: &PageQuery) -> Result<Page, Rel
             }
             position = entry.cursor.position;
             if query.filter.matches(&entry) {
+                bytes += entry.size();
                 entries.push(entry);
             }
-            if entries.len() == query.size {
+            if entries.len() == query.size || bytes >= PAGE_BYTES {
                 let more = position < *log.end().borrow();
                 return Ok(Page {
                     entries,
