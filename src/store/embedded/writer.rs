@@ -140,8 +140,10 @@ impl Writer {
         }
         let outcome = self.commit(&requests);
         if let Err(error) = &outcome {
-            self.failed_at = Some(Instant::now());
-            tracing::error!(%error, pushes = requests.len(), "pushes could not be stored");
+            // Each refused push is logged by whoever offered it; here, only that it has begun.
+            if self.failed_at.replace(Instant::now()).is_none() {
+                tracing::error!(%error, "the store accepts no writes");
+            }
         }
         let mut appended = outcome.map(Vec::into_iter);
         for (entries, reply) in requests {
@@ -197,6 +199,9 @@ impl Writer {
             disk.append(&new, &state).map_err(unavailable)?;
             self.state = state;
             self.publish(&new);
+            if self.failed_at.take().is_some() {
+                tracing::info!("the store accepts writes again");
+            }
         }
         Ok(appended)
     }
@@ -243,8 +248,6 @@ impl Writer {
         *disk = Some(opened);
         drop(disk);
         self.adopt(state);
-        self.failed_at = None;
-        tracing::info!("the store accepts writes again");
         Ok(())
     }
 
