@@ -7,9 +7,11 @@
 mod bridge;
 mod codes;
 mod conformance;
+mod crash;
 mod embedded;
 mod fake;
 mod fault_matrix;
 mod platform;
 mod sandbox;
+mod support;
 mod token;
