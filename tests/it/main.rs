@@ -8,6 +8,7 @@ mod bridge;
 mod codes;
 mod conformance;
 mod crash;
+mod disk;
 mod embedded;
 mod fake;
 mod fault_matrix;

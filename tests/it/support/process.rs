@@ -41,12 +41,19 @@ impl Drop for Running {
 }
 
 impl Process {
-    /// Writes a configuration into the folder: ports of its own, the store beside it.
+    /// Writes a configuration into the folder: ports of its own, the store beside it, a platform
+    /// that cannot be reached. `more` is further keys of the root.
     pub fn configure(folder: &Path, more: &str) {
+        Self::configure_with_platform(folder, "http://127.0.0.1:1", more);
+    }
+
+    /// The same with a platform.
+    pub fn configure_with_platform(folder: &Path, platform: &str, more: &str) {
         let text = format!(
             "grpc.listen = '127.0.0.1:0'\n\
              push.listen = '127.0.0.1:0'\n\
              admin.listen = '127.0.0.1:0'\n\
+             platform.base_url = '{platform}'\n\
              log.format = 'json'\n\
              store.path = '{}'\n\
              {more}\n\
