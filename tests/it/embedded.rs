@@ -4,9 +4,10 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use yeta_gateway::push::Position;
+use bytes::Bytes;
+use yeta_gateway::push::{EventId, Position};
 use yeta_gateway::store::embedded::{EmbeddedLog, OpenError, Options};
-use yeta_gateway::store::{PushLog, ReadError, ReadLimit};
+use yeta_gateway::store::{NewEntry, PushLog, ReadError, ReadLimit};
 
 use crate::conformance::{append, contents};
 
@@ -157,4 +158,83 @@ async fn a_damaged_middle_of_the_journal_is_reported() {
             assert!(matches!(read, Err(ReadError::Damaged { .. })), "{read:?}");
         }
     }
+}
+
+/// A mebibyte that tells its number and takes little room on disk.
+fn large(n: u64) -> Vec<u8> {
+    let mut bytes = vec![b'.'; 1 << 20];
+    let head = format!("push number {n:>6}");
+    bytes[..head.len()].copy_from_slice(head.as_bytes());
+    bytes
+}
+
+/// The database's table that holds a text, once there is one.
+fn table_with(path: &Path, text: &str) -> Option<PathBuf> {
+    let keyspaces = fs::read_dir(path.join("log").join("keyspaces")).unwrap();
+    let tables =
+        keyspaces.filter_map(|keyspace| fs::read_dir(keyspace.ok()?.path().join("tables")).ok());
+    let mut files = tables.flatten().map(|file| file.unwrap().path());
+    files.find(|file| {
+        let bytes = fs::read(file).unwrap_or_default();
+        bytes
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn a_damaged_block_is_reported_and_reading_goes_on_around_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path()).await;
+    // Until the database has moved the first entries from its journal to a table.
+    let (mut appended, damaged) = (0, "push number     10");
+    while appended < 10 || table_with(folder.path(), damaged).is_none() {
+        appended += 1;
+        let raw = large(appended);
+        let id = EventId::of_raw("default", "receiveVoice", &raw);
+        let entry = NewEntry {
+            id,
+            event: Bytes::new(),
+            raw: raw.into(),
+        };
+        log.append(vec![entry]).await.unwrap();
+    }
+    log.close().await;
+    let table = table_with(folder.path(), damaged).unwrap();
+    overwrite(&table, find(&table, damaged), b"PUSH");
+
+    let log = open(folder.path()).await;
+    let mut after = Position::START;
+    let mut lost = Vec::new();
+    while after < *log.end().borrow() {
+        match log
+            .read(
+                after,
+                ReadLimit {
+                    entries: 4,
+                    bytes: usize::MAX,
+                },
+            )
+            .await
+        {
+            Ok(batch) => {
+                for entry in &batch.entries {
+                    assert_eq!(entry.cursor.position, after.next());
+                    after = entry.cursor.position;
+                    assert!(
+                        entry.raw == large(after.0),
+                        "entry {} is not what it was",
+                        after.0
+                    );
+                }
+            }
+            Err(ReadError::Damaged { lost: range }) => {
+                assert_eq!(range.start, after.next().0);
+                after = Position(range.end - 1);
+                lost.extend(range);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(lost, [10]);
 }
