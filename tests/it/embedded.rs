@@ -3,6 +3,9 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use yeta_gateway::push::{EventId, Position};
@@ -45,6 +48,17 @@ fn find(file: &Path, text: &str) -> usize {
         .windows(text.len())
         .rposition(|window| window == text.as_bytes())
         .unwrap()
+}
+
+/// Ends a file where the last copy of a text begins.
+fn cut_off(file: &Path, text: &str) {
+    let at = find(file, text) as u64;
+    OpenOptions::new()
+        .write(true)
+        .open(file)
+        .unwrap()
+        .set_len(at)
+        .unwrap();
 }
 
 fn overwrite(file: &Path, at: usize, with: &[u8]) {
@@ -121,13 +135,7 @@ async fn durable_entries_cut_off_are_reported_and_their_positions_not_used_again
     let folder = tempfile::tempdir().unwrap();
     fill(folder.path(), &["one", "two", "three", "four"]).await;
     let journal = journal(folder.path());
-    let at = find(&journal, "three");
-    fs::OpenOptions::new()
-        .write(true)
-        .open(&journal)
-        .unwrap()
-        .set_len(at as u64)
-        .unwrap();
+    cut_off(&journal, "three");
     let log = open(folder.path()).await;
     assert_eq!(log.stats().lost, 2);
     assert_eq!(append(&log, "five").await, Position(5));
@@ -237,4 +245,43 @@ async fn a_damaged_block_is_reported_and_reading_goes_on_around_it() {
         }
     }
     assert_eq!(lost, [10]);
+}
+
+#[tokio::test]
+async fn content_lost_to_damage_is_stored_again_when_it_comes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path(), &["one", "two"]).await;
+    let log = open(folder.path()).await;
+    append(&log, "three").await;
+    log.close().await;
+    let journal = journal(folder.path());
+    cut_off(&journal, "three");
+    let log = open(folder.path()).await;
+    assert_eq!(log.stats().lost, 1);
+    assert_eq!(append(&log, "three").await, Position(4));
+    assert_eq!(append(&log, "two").await, Position(2));
+}
+
+#[tokio::test]
+async fn retention_passes_over_damage_at_the_old_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicU64::new(1_600_000_000_000));
+    let clock = now_ms.clone();
+    let options = Options {
+        retention: Duration::from_secs(60),
+        clock: Arc::new(move || UNIX_EPOCH + Duration::from_millis(clock.load(Ordering::SeqCst))),
+        ..Options::new(folder.path())
+    };
+    let log = EmbeddedLog::open(options.clone()).await.unwrap();
+    append(&log, "one: the lost one").await;
+    log.close().await;
+    let journal = journal(folder.path());
+    cut_off(&journal, "one: the lost one");
+    let log = EmbeddedLog::open(options).await.unwrap();
+    append(&log, "two").await;
+    now_ms.fetch_add(61_000, Ordering::SeqCst);
+    append(&log, "three").await;
+    log.retire().await;
+    assert_eq!(log.earliest(), Position(2));
+    assert_eq!(contents(&log, Position(2)).await, ["three"]);
 }

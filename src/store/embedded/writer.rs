@@ -307,14 +307,12 @@ impl Writer {
         let expired = disk.expired(&self.state, RETIRE_SLICE, |received_ms, held| {
             received_ms < oldest_ms || (max_bytes > 0 && held > max_bytes)
         });
-        let expired = expired.map_err(unavailable)?;
-        let Some((last, ..)) = expired.entries.last() else {
+        if expired.up_to == self.state.earliest {
             return Ok(false);
-        };
-        let removed: u64 = expired.entries.iter().map(|(_, _, bytes)| bytes).sum();
+        }
         let state = State {
-            earliest: Position(*last),
-            bytes: self.state.bytes.saturating_sub(removed),
+            earliest: expired.up_to,
+            bytes: self.state.bytes.saturating_sub(expired.bytes),
             ..self.state
         };
         // Told first, so that no reader takes what is being removed for damage.
@@ -325,7 +323,7 @@ impl Writer {
             .map_err(|error| self.failed(unavailable(error)))?;
         self.state = state;
         self.shared.bytes.store(state.bytes, Ordering::Relaxed);
-        Ok(expired.entries.len() == RETIRE_SLICE)
+        Ok(true)
     }
 }
 
