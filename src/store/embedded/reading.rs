@@ -56,7 +56,12 @@ impl Shared {
         if batch.entries.is_empty() && reached < end {
             // Retention may have removed them while they were being read.
             self.check_retained(after)?;
-            return Err(self.damage(disk, after, end));
+            // Damage further on ends a walk as well; an entry by itself may still be whole.
+            let entry = disk.entry(self.id, after.next().0);
+            batch.entries.push(Arc::new(
+                entry.ok_or_else(|| self.damage(disk, after, end))?,
+            ));
+            reached = after.next();
         }
         batch.reaches_end = reached >= end;
         Ok(batch)

@@ -323,6 +323,7 @@ impl Writer {
         }
         let retired = self
             .ensure_writable()
+            .and_then(|()| self.wait_for_database())
             .and_then(|()| self.try_retire_slice());
         let more = retired.unwrap_or_else(|error| {
             tracing::warn!(%error, "retention could not remove old pushes; trying again later");
@@ -349,14 +350,12 @@ impl Writer {
         let expired = disk.expired(&self.state, RETIRE_SLICE, |received_ms, held| {
             received_ms < oldest_ms || (max_bytes > 0 && held > max_bytes)
         });
-        let expired = expired.map_err(unavailable)?;
-        let Some((last, ..)) = expired.entries.last() else {
+        if expired.up_to == self.state.earliest {
             return Ok(false);
-        };
-        let removed: u64 = expired.entries.iter().map(|(_, _, bytes)| bytes).sum();
+        }
         let state = State {
-            earliest: Position(*last),
-            bytes: self.state.bytes.saturating_sub(removed),
+            earliest: expired.up_to,
+            bytes: self.state.bytes.saturating_sub(expired.bytes),
             ..self.state
         };
         // Told first, so that no reader takes what is being removed for damage.
@@ -368,7 +367,7 @@ impl Writer {
         self.state = state;
         self.end_on_disk = state.end;
         self.shared.bytes.store(state.bytes, Ordering::Relaxed);
-        Ok(expired.entries.len() == RETIRE_SLICE)
+        Ok(true)
     }
 }
 
