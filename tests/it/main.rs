@@ -15,5 +15,6 @@ mod fault_matrix;
 mod platform;
 mod pushes;
 mod sandbox;
+mod shutdown;
 mod support;
 mod token;
