@@ -126,8 +126,15 @@ fn separate(i: usize, text: &mut String) {
 }
 
 fn write_string(string: &str, text: &mut String) {
-    // Writing a str as JSON to memory cannot fail.
-    text.push_str(&serde_json::to_string(string).unwrap_or_default());
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if string.bytes().all(is_plain) {
+        text.push('"');
+        text.push_str(string);
+        text.push('"');
+    } else {
+        // Writing a str as JSON to memory cannot fail.
+        text.push_str(&serde_json::to_string(string).unwrap_or_default());
+    }
 }
 
 /// A string that borrows where it can.

@@ -15,8 +15,9 @@ use crate::store::{Entry, PushLog};
 /// What a reader has come to.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// An event that matches.
-    Event(Arc<Entry>),
+    /// Events that match, in order: at least one, and few enough that whoever takes them one by
+    /// one comes back soon.
+    Events(Vec<Arc<Entry>>),
     /// How far it has come, past what the filter left out.
     Progress {
         /// Reading can go on from here.
@@ -28,6 +29,10 @@ pub enum Step {
 
 /// Progress is told at least this often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// So many events are given at a time: what is done for each handful costs little for each event,
+/// and a reader still learns soon that the gateway drains.
+const HANDFUL: usize = 32;
 
 /// Reads the log from a position, first what is there, then what arrives.
 pub struct Reader {
@@ -74,18 +79,16 @@ impl Reader {
         self.log.cursor(self.position)
     }
 
-    /// Waits for the next event or word of progress. After an error there is nothing more.
+    /// Waits for the next events or word of progress. After an error there is nothing more.
     pub async fn next(&mut self) -> Result<Step, RelayError> {
         loop {
             if self.drain.is_cancelled() {
                 return Err(RelayError::Draining);
             }
-            for entry in self.batch.by_ref() {
-                self.position = entry.cursor.position;
-                if self.filter.matches(&entry) {
-                    self.metrics.delivered.inc();
-                    return Ok(Step::Event(entry));
-                }
+            let events = self.handful();
+            if !events.is_empty() {
+                self.metrics.delivered.inc_by(events.len() as u64);
+                return Ok(Step::Events(events));
             }
             if Instant::now() >= self.progress_due {
                 let caught_up = self.position == *self.end.borrow();
@@ -99,6 +102,23 @@ impl Reader {
                 self.wait().await;
             }
         }
+    }
+
+    /// The next events of the present batch that match; none at its end.
+    fn handful(&mut self) -> Vec<Arc<Entry>> {
+        let mut events = Vec::new();
+        while events.len() < HANDFUL
+            && let Some(entry) = self.batch.next()
+        {
+            self.position = entry.cursor.position;
+            if self.filter.matches(&entry) {
+                if events.is_empty() {
+                    events.reserve_exact(HANDFUL.min(1 + self.batch.len()));
+                }
+                events.push(entry);
+            }
+        }
+        events
     }
 
     /// Reads the next batch; false at the end of the log.
