@@ -102,7 +102,7 @@ impl Config {
             store: root.section("store", Store::read),
             dialog_context: root.section("dialog_context", DialogContext::read),
             log: root.section("log", |s| Log {
-                filter: s.get("filter", "info".into()),
+                filter: s.get("filter", "info,fjall=warn,lsm_tree=warn".into()),
                 format: s.get("format", LogFormat::Auto),
             }),
             shutdown_grace: root.get("shutdown_grace", Duration::from_secs(25)),

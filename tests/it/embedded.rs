@@ -3,10 +3,14 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
-use yeta_gateway::push::Position;
+use bytes::Bytes;
+use yeta_gateway::push::{EventId, Position};
 use yeta_gateway::store::embedded::{EmbeddedLog, OpenError, Options};
-use yeta_gateway::store::{PushLog, ReadError, ReadLimit};
+use yeta_gateway::store::{NewEntry, PushLog, ReadError, ReadLimit};
 
 use crate::conformance::{append, contents};
 
@@ -44,6 +48,17 @@ fn find(file: &Path, text: &str) -> usize {
         .windows(text.len())
         .rposition(|window| window == text.as_bytes())
         .unwrap()
+}
+
+/// Ends a file where the last copy of a text begins.
+fn cut_off(file: &Path, text: &str) {
+    let at = find(file, text) as u64;
+    OpenOptions::new()
+        .write(true)
+        .open(file)
+        .unwrap()
+        .set_len(at)
+        .unwrap();
 }
 
 fn overwrite(file: &Path, at: usize, with: &[u8]) {
@@ -120,13 +135,7 @@ async fn durable_entries_cut_off_are_reported_and_their_positions_not_used_again
     let folder = tempfile::tempdir().unwrap();
     fill(folder.path(), &["one", "two", "three", "four"]).await;
     let journal = journal(folder.path());
-    let at = find(&journal, "three");
-    fs::OpenOptions::new()
-        .write(true)
-        .open(&journal)
-        .unwrap()
-        .set_len(at as u64)
-        .unwrap();
+    cut_off(&journal, "three");
     let log = open(folder.path()).await;
     assert_eq!(log.stats().lost, 2);
     assert_eq!(append(&log, "five").await, Position(5));
@@ -157,4 +166,122 @@ async fn a_damaged_middle_of_the_journal_is_reported() {
             assert!(matches!(read, Err(ReadError::Damaged { .. })), "{read:?}");
         }
     }
+}
+
+/// A mebibyte that tells its number and takes little room on disk.
+fn large(n: u64) -> Vec<u8> {
+    let mut bytes = vec![b'.'; 1 << 20];
+    let head = format!("push number {n:>6}");
+    bytes[..head.len()].copy_from_slice(head.as_bytes());
+    bytes
+}
+
+/// The database's table that holds a text, once there is one.
+fn table_with(path: &Path, text: &str) -> Option<PathBuf> {
+    let keyspaces = fs::read_dir(path.join("log").join("keyspaces")).unwrap();
+    let tables =
+        keyspaces.filter_map(|keyspace| fs::read_dir(keyspace.ok()?.path().join("tables")).ok());
+    let mut files = tables.flatten().map(|file| file.unwrap().path());
+    files.find(|file| {
+        let bytes = fs::read(file).unwrap_or_default();
+        bytes
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn a_damaged_block_is_reported_and_reading_goes_on_around_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path()).await;
+    // Until the database has moved the first entries from its journal to a table.
+    let (mut appended, damaged) = (0, "push number     10");
+    while appended < 10 || table_with(folder.path(), damaged).is_none() {
+        appended += 1;
+        let raw = large(appended);
+        let id = EventId::of_raw("default", "receiveVoice", &raw);
+        let entry = NewEntry {
+            id,
+            event: Bytes::new(),
+            raw: raw.into(),
+        };
+        log.append(vec![entry]).await.unwrap();
+    }
+    log.close().await;
+    let table = table_with(folder.path(), damaged).unwrap();
+    overwrite(&table, find(&table, damaged), b"PUSH");
+
+    let log = open(folder.path()).await;
+    let mut after = Position::START;
+    let mut lost = Vec::new();
+    while after < *log.end().borrow() {
+        match log
+            .read(
+                after,
+                ReadLimit {
+                    entries: 4,
+                    bytes: usize::MAX,
+                },
+            )
+            .await
+        {
+            Ok(batch) => {
+                for entry in &batch.entries {
+                    assert_eq!(entry.cursor.position, after.next());
+                    after = entry.cursor.position;
+                    assert!(
+                        entry.raw == large(after.0),
+                        "entry {} is not what it was",
+                        after.0
+                    );
+                }
+            }
+            Err(ReadError::Damaged { lost: range }) => {
+                assert_eq!(range.start, after.next().0);
+                after = Position(range.end - 1);
+                lost.extend(range);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(lost, [10]);
+}
+
+#[tokio::test]
+async fn content_lost_to_damage_is_stored_again_when_it_comes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path(), &["one", "two"]).await;
+    let log = open(folder.path()).await;
+    append(&log, "three").await;
+    log.close().await;
+    let journal = journal(folder.path());
+    cut_off(&journal, "three");
+    let log = open(folder.path()).await;
+    assert_eq!(log.stats().lost, 1);
+    assert_eq!(append(&log, "three").await, Position(4));
+    assert_eq!(append(&log, "two").await, Position(2));
+}
+
+#[tokio::test]
+async fn retention_passes_over_damage_at_the_old_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicU64::new(1_600_000_000_000));
+    let clock = now_ms.clone();
+    let options = Options {
+        retention: Duration::from_secs(60),
+        clock: Arc::new(move || UNIX_EPOCH + Duration::from_millis(clock.load(Ordering::SeqCst))),
+        ..Options::new(folder.path())
+    };
+    let log = EmbeddedLog::open(options.clone()).await.unwrap();
+    append(&log, "one: the lost one").await;
+    log.close().await;
+    let journal = journal(folder.path());
+    cut_off(&journal, "one: the lost one");
+    let log = EmbeddedLog::open(options).await.unwrap();
+    append(&log, "two").await;
+    now_ms.fetch_add(61_000, Ordering::SeqCst);
+    append(&log, "three").await;
+    log.retire().await;
+    assert_eq!(log.earliest(), Position(2));
+    assert_eq!(contents(&log, Position(2)).await, ["three"]);
 }

@@ -7,9 +7,12 @@
 mod bridge;
 mod codes;
 mod conformance;
+mod crash;
+mod disk;
 mod embedded;
 mod fake;
 mod fault_matrix;
 mod platform;
+mod process;
 mod sandbox;
 mod token;

@@ -57,8 +57,12 @@ pub(super) enum Step {
 /// The oldest entries, chosen for removal.
 #[derive(Default)]
 pub(super) struct Expired {
-    /// Number, id and size of each.
-    pub entries: Vec<(u64, EventId, u64)>,
+    /// The position after the last of them; damage among them is passed over.
+    pub up_to: Position,
+    /// Number and id of each that could be read.
+    pub entries: Vec<(u64, EventId)>,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 const FORMAT: u8 = 1;
@@ -108,10 +112,14 @@ impl Disk {
         self.db.persist(PersistMode::Buffer).is_err()
     }
 
-    /// The number of the entry that holds this content.
+    /// The number of the entry that holds this content. One that was damaged since holds it no
+    /// more: what is offered again then replaces it.
     pub fn find(&self, id: &EventId) -> fjall::Result<Option<u64>> {
-        let number = self.ids.get(id.as_bytes())?;
-        Ok(number.and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?))))
+        let number = self
+            .ids
+            .get(id.as_bytes())?
+            .and_then(|bytes| number(&bytes));
+        Ok(number.filter(|number| self.header(*number).is_some()))
     }
 
     /// Writes the entries and the state that follows from them; returns once they are synced.
@@ -138,31 +146,54 @@ impl Disk {
         state: &State,
         limit: usize,
         expired: impl Fn(u64, u64) -> bool,
-    ) -> fjall::Result<Expired> {
-        let mut chosen = Expired::default();
+    ) -> Expired {
+        let mut chosen = Expired {
+            up_to: state.earliest,
+            ..Expired::default()
+        };
         let mut held = state.bytes;
-        for item in self
+        let oldest = self
             .log
             .range(state.earliest.next().0.to_be_bytes()..)
-            .take(limit)
-        {
-            let (key, value) = item.into_inner()?;
-            let (Some(number), Some(header)) = (number(&key), Header::decode(&value)) else {
-                break;
-            };
+            .take(limit);
+        let readable = oldest.map_while(|item| {
+            let (key, value) = item.into_inner().ok()?;
+            Some((number(&key)?, Header::decode(&value)?, value.len() as u64))
+        });
+        for (number, header, bytes) in readable {
             if !expired(header.received_at_ms, held) {
-                break;
+                return chosen;
             }
-            held = held.saturating_sub(value.len() as u64);
-            chosen.entries.push((number, header.id, value.len() as u64));
+            held = held.saturating_sub(bytes);
+            chosen.bytes += bytes;
+            chosen.up_to = Position(number);
+            chosen.entries.push((number, header.id));
         }
-        Ok(chosen)
+        if chosen.entries.is_empty() {
+            chosen.up_to = self.damaged_until(state, |ms| expired(ms, state.bytes));
+        }
+        chosen
+    }
+
+    /// Where damage at the old end ends, if what follows it has expired: damage tells no age.
+    fn damaged_until(&self, state: &State, expired: impl Fn(u64) -> bool) -> Position {
+        const LOOK_AHEAD: usize = 4096;
+        let mut following = (state.earliest.next().0..=state.end.0).take(LOOK_AHEAD);
+        let readable = following.find_map(|number| Some((number, self.header(number)?)));
+        match readable {
+            Some((number, header)) if expired(header.received_at_ms) => Position(number).before(),
+            _ => state.earliest,
+        }
+    }
+
+    fn header(&self, number: u64) -> Option<Header> {
+        Header::decode(&self.log.get(number.to_be_bytes()).ok()??)
     }
 
     /// Removes entries together with the record of their content.
     pub fn remove(&self, expired: &Expired, state: &State) -> fjall::Result<()> {
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
-        for (number, id, _) in &expired.entries {
+        for (number, id) in &expired.entries {
             batch.remove(&self.log, number.to_be_bytes());
             batch.remove(&self.ids, *id.as_bytes());
         }

@@ -1,10 +1,11 @@
 //! The engine inside the process: a log on [fjall], for one gateway with a volume of its own.
 //!
 //! One thread writes (`writer`); readers share the newest entries from memory (`tail`) and read
-//! older ones from `disk`.
+//! older ones from `disk` (`reading`).
 
 mod disk;
 pub mod metrics;
+mod reading;
 mod repair;
 mod tail;
 mod watermark;
@@ -18,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::disk::{Disk, State, Step};
+use self::disk::{Disk, State};
 use self::tail::Tail;
 use self::watermark::Watermark;
 use self::writer::{Command, Writer};
@@ -270,94 +271,6 @@ impl PushLog for EmbeddedLog {
             let _ = waiting.await;
         }
     }
-}
-
-impl Shared {
-    fn earliest(&self) -> Position {
-        Position(self.earliest.load(Ordering::Acquire))
-    }
-
-    fn check_retained(&self, after: Position) -> Result<(), ReadError> {
-        let earliest = self.earliest();
-        if after < earliest {
-            Err(ReadError::Expired { earliest })
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Runs a read of the disk where it may block.
-    async fn blocking<T: Send + 'static>(
-        self: &Arc<Self>,
-        job: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static,
-    ) -> Result<T, ReadError> {
-        let shared = self.clone();
-        let read = tokio::task::spawn_blocking(move || job(&shared)).await;
-        read.unwrap_or_else(|_| Err(ReadError::Unavailable("a read of the log failed".into())))
-    }
-
-    fn read_disk(&self, after: Position, limit: ReadLimit) -> Result<Batch, ReadError> {
-        let end = *self.end.borrow();
-        let guard = read(&self.disk);
-        let disk = guard.as_ref().ok_or_else(not_open)?;
-        let mut batch = Batch::default();
-        let mut reached = after;
-        let mut bytes = 0;
-        for step in disk.walk(self.id, after) {
-            let full = batch.entries.len() >= limit.entries || bytes >= limit.bytes;
-            if reached >= end || full {
-                break;
-            }
-            match step {
-                Step::Entry(number, entry) if number == reached.next().0 => {
-                    bytes += entry.size();
-                    batch.entries.push(Arc::new(entry));
-                    reached = reached.next();
-                }
-                Step::Entry(..) | Step::Unreadable => break,
-            }
-        }
-        if batch.entries.is_empty() && reached < end {
-            // Retention may have removed them while they were being read.
-            self.check_retained(after)?;
-            return Err(self.damage(disk, after, end));
-        }
-        batch.reaches_end = reached >= end;
-        Ok(batch)
-    }
-
-    /// Finds out how far the damage after a position reaches.
-    fn damage(&self, disk: &Disk, after: Position, end: Position) -> ReadError {
-        let first = after.next().0;
-        let next = (first + 1..=end.0).find(|number| disk.entry(self.id, *number).is_some());
-        let lost = first..next.unwrap_or(end.0 + 1);
-        tracing::error!(
-            first = lost.start,
-            last = lost.end - 1,
-            "stored pushes cannot be read"
-        );
-        ReadError::Damaged { lost }
-    }
-
-    fn seek_disk(&self, ms: u64) -> Result<Position, ReadError> {
-        let guard = read(&self.disk);
-        let disk = guard.as_ref().ok_or_else(not_open)?;
-        // Everything up to `low` is older, everything after `high` is not.
-        let (mut low, mut high) = (self.earliest().0, self.end.borrow().0);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let entry = (middle + 1..=high).find_map(|number| disk.entry(self.id, number));
-            match entry {
-                Some(entry) if entry.received_at_ms < ms => low = entry.cursor.position.0,
-                Some(_) | None => high = middle,
-            }
-        }
-        Ok(Position(low))
-    }
-}
-
-fn not_open() -> ReadError {
-    ReadError::Unavailable("the store is not open".into())
 }
 
 /// Locks for reading; a panic elsewhere leaves these values whole, as each is set in one step.

@@ -138,11 +138,7 @@ impl Writer {
         if requests.is_empty() {
             return;
         }
-        let outcome = self.commit(&requests);
-        if let Err(error) = &outcome {
-            self.failed_at = Some(Instant::now());
-            tracing::error!(%error, pushes = requests.len(), "pushes could not be stored");
-        }
+        let outcome = self.ensure_writable().and_then(|()| self.commit(&requests));
         let mut appended = outcome.map(Vec::into_iter);
         for (entries, reply) in requests {
             let answer = match &mut appended {
@@ -159,8 +155,6 @@ impl Writer {
         &mut self,
         requests: &[(Vec<NewEntry>, Reply)],
     ) -> Result<Vec<Appended>, AppendError> {
-        self.ensure_writable()?;
-        let unavailable = |error: fjall::Error| AppendError::Unavailable(error.to_string());
         let shared = self.shared.clone();
         let guard = read(&shared.disk);
         let disk = guard.as_ref().ok_or(AppendError::Closed)?;
@@ -194,9 +188,13 @@ impl Writer {
             });
         }
         if !new.is_empty() {
-            disk.append(&new, &state).map_err(unavailable)?;
+            disk.append(&new, &state)
+                .map_err(|error| self.failed(unavailable(error)))?;
             self.state = state;
             self.publish(&new);
+            if self.failed_at.take().is_some() {
+                tracing::info!("the store accepts writes again");
+            }
         }
         Ok(appended)
     }
@@ -228,24 +226,33 @@ impl Writer {
         if self.failed_at.is_some_and(|at| at.elapsed() < REOPEN_AFTER) {
             return Err(AppendError::Unavailable("waiting for the disk".into()));
         }
-        self.probe()
-            .map_err(|error| AppendError::Unavailable(error.to_string()))?;
-        let mut disk = write(&self.shared.disk);
+        let (disk, state) = self.reopen().map_err(|error| self.failed(error))?;
+        *write(&self.shared.disk) = Some(disk);
+        self.adopt(state);
+        Ok(())
+    }
+
+    fn reopen(&self) -> Result<(Disk, State), AppendError> {
+        self.probe().map_err(unavailable)?;
         // The old one must be gone before the folder's lock is free.
-        *disk = None;
-        let (opened, id, state) = Disk::open(&self.shared.options.path.join("log"))
-            .map_err(|error| AppendError::Unavailable(error.to_string()))?;
+        *write(&self.shared.disk) = None;
+        let (disk, id, state) =
+            Disk::open(&self.shared.options.path.join("log")).map_err(unavailable)?;
         if id != self.shared.id || state.end < self.state.end {
             return Err(AppendError::Unavailable(
                 "the store's files have been replaced".into(),
             ));
         }
-        *disk = Some(opened);
-        drop(disk);
-        self.adopt(state);
-        self.failed_at = None;
-        tracing::info!("the store accepts writes again");
-        Ok(())
+        Ok((disk, state))
+    }
+
+    /// Notes that an attempt to write has failed. Each refused push is logged by whoever offered
+    /// it; here, only that it has begun.
+    fn failed(&mut self, error: AppendError) -> AppendError {
+        if self.failed_at.replace(Instant::now()).is_none() {
+            tracing::error!(%error, "the store accepts no writes");
+        }
+        error
     }
 
     /// Takes over a state read from disk: it may hold a batch whose commit was reported as failed.
@@ -272,7 +279,10 @@ impl Writer {
         if self.retiring.is_empty() {
             return;
         }
-        let more = self.try_retire_slice().unwrap_or_else(|error| {
+        let retired = self
+            .ensure_writable()
+            .and_then(|()| self.try_retire_slice());
+        let more = retired.unwrap_or_else(|error| {
             tracing::warn!(%error, "retention could not remove old pushes; trying again later");
             false
         });
@@ -284,34 +294,40 @@ impl Writer {
         }
     }
 
-    fn try_retire_slice(&mut self) -> fjall::Result<bool> {
-        let options = &self.shared.options;
+    fn try_retire_slice(&mut self) -> Result<bool, AppendError> {
+        let shared = self.shared.clone();
+        let options = &shared.options;
         let age_ms = u64::try_from(options.retention.as_millis()).unwrap_or(u64::MAX);
         let oldest_ms = options.now_ms().saturating_sub(age_ms);
         let max_bytes = options.retention_bytes;
-        let guard = read(&self.shared.disk);
+        let guard = read(&shared.disk);
         let Some(disk) = guard.as_ref() else {
             return Ok(false);
         };
         let expired = disk.expired(&self.state, RETIRE_SLICE, |received_ms, held| {
             received_ms < oldest_ms || (max_bytes > 0 && held > max_bytes)
-        })?;
-        let Some((last, ..)) = expired.entries.last() else {
+        });
+        if expired.up_to == self.state.earliest {
             return Ok(false);
-        };
-        let removed: u64 = expired.entries.iter().map(|(_, _, bytes)| bytes).sum();
+        }
         let state = State {
-            earliest: Position(*last),
-            bytes: self.state.bytes.saturating_sub(removed),
+            earliest: expired.up_to,
+            bytes: self.state.bytes.saturating_sub(expired.bytes),
             ..self.state
         };
         // Told first, so that no reader takes what is being removed for damage.
         self.shared
             .earliest
             .store(state.earliest.0, Ordering::Release);
-        disk.remove(&expired, &state)?;
+        disk.remove(&expired, &state)
+            .map_err(|error| self.failed(unavailable(error)))?;
         self.state = state;
         self.shared.bytes.store(state.bytes, Ordering::Relaxed);
-        Ok(expired.entries.len() == RETIRE_SLICE)
+        Ok(true)
     }
+}
+
+/// Any failure of the disk may pass.
+fn unavailable(error: impl std::error::Error) -> AppendError {
+    AppendError::Unavailable(error.to_string())
 }
