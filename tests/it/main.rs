@@ -13,6 +13,6 @@ mod embedded;
 mod fake;
 mod fault_matrix;
 mod platform;
-mod process;
 mod sandbox;
+mod support;
 mod token;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fjall::config::BlockSizePolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
 use prost::Message;
 
 use super::OpenError;
@@ -88,6 +88,11 @@ pub(super) struct Expired {
     pub bytes: u64,
 }
 
+/// Fewer than the 4 sealed memtables, and the 30 runs of tables not yet compacted, at which the
+/// database makes a commit wait; one commit adds at most one of them.
+const MAX_SEALED: usize = 3;
+const MAX_RUNS: usize = 28;
+
 const FORMAT: u8 = 1;
 /// How many bytes the log's blocks have, before compression.
 const LOG_BLOCK: u32 = 32 * 1024;
@@ -136,6 +141,16 @@ impl Disk {
     /// Whether an earlier failure has closed the database to writes until it is opened anew.
     pub fn is_broken(&self) -> bool {
         self.db.persist(PersistMode::Buffer).is_err()
+    }
+
+    /// Whether the background work of the database is so far behind that a commit may have to
+    /// wait for it. The database waits without a bound, and forever if that work has failed
+    /// meanwhile: whoever commits looks here first.
+    pub fn is_behind(&self) -> bool {
+        [&self.log, &self.ids, &self.meta].iter().any(|keyspace| {
+            keyspace.tree.sealed_memtable_count() >= MAX_SEALED
+                || keyspace.tree.l0_run_count() >= MAX_RUNS
+        })
     }
 
     /// The number of the entry that holds this content. One that was damaged since holds it no

@@ -154,6 +154,7 @@ impl EmbeddedLog {
             error,
         };
         let watermark = Watermark::open(&options.path.join("durable-end")).map_err(io)?;
+        let end_on_disk = state.end;
         let lost = find_loss(&mut state, watermark.read());
         let shared = Arc::new(Shared {
             id,
@@ -166,7 +167,7 @@ impl EmbeddedLog {
             options,
         });
         let (commands, queue) = mpsc::channel(QUEUE);
-        let writer = Writer::new(shared.clone(), state, watermark, queue);
+        let writer = Writer::new(shared.clone(), state, end_on_disk, watermark, queue);
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run())

@@ -37,12 +37,19 @@ const BATCH_BYTES: usize = 8 << 20;
 const RETIRE_SLICE: usize = 512;
 /// After a failure the disk is tried again no sooner than this.
 const REOPEN_AFTER: Duration = Duration::from_millis(250);
+/// A commit waits no longer than this for the database's background work.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// That work is looked at so often meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Before the database is opened anew, so many bytes must fit on the disk.
 const PROBE_BYTES: usize = 1 << 20;
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
     state: State,
+    /// Where the log ended on disk when that was last read or written; less than `state.end` where
+    /// entries have been lost and nothing has been written since.
+    end_on_disk: Position,
     watermark: Watermark,
     queue: Receiver<Command>,
     /// Those who wait for retention to finish; empty when none is under way.
@@ -55,12 +62,14 @@ impl Writer {
     pub fn new(
         shared: Arc<Shared>,
         state: State,
+        end_on_disk: Position,
         watermark: Watermark,
         queue: Receiver<Command>,
     ) -> Self {
         Self {
             shared,
             state,
+            end_on_disk,
             watermark,
             queue,
             retiring: Vec::new(),
@@ -81,7 +90,7 @@ impl Writer {
         }
         // Later commands find the queue closed; those already in it find their reply dropped.
         self.queue.close();
-        *write(&self.shared.disk) = None;
+        self.close_disk();
         if let Some(done) = closing {
             // Whoever asked may have gone; the log is closed all the same.
             let _: Result<(), ()> = done.send(());
@@ -138,7 +147,10 @@ impl Writer {
         if requests.is_empty() {
             return;
         }
-        let outcome = self.ensure_writable().and_then(|()| self.commit(&requests));
+        let outcome = self
+            .ensure_writable()
+            .and_then(|()| self.wait_for_database())
+            .and_then(|()| self.commit(&requests));
         let mut appended = outcome.map(Vec::into_iter);
         for (entries, reply) in requests {
             let answer = match &mut appended {
@@ -192,6 +204,7 @@ impl Writer {
             disk.append(&new, &state)
                 .map_err(|error| self.failed(unavailable(error)))?;
             self.state = state;
+            self.end_on_disk = state.end;
             self.publish(new);
             if self.failed_at.take().is_some() {
                 tracing::info!("the store accepts writes again");
@@ -229,18 +242,44 @@ impl Writer {
         Ok(())
     }
 
+    /// Waits until a commit need not wait inside the database.
+    fn wait_for_database(&mut self) -> Result<(), AppendError> {
+        let since = Instant::now();
+        loop {
+            let (behind, broken) = match read(&self.shared.disk).as_ref() {
+                Some(disk) => (disk.is_behind(), disk.is_broken()),
+                None => return Err(AppendError::Closed),
+            };
+            if !behind {
+                return Ok(());
+            }
+            if broken || since.elapsed() >= PATIENCE {
+                let error = AppendError::Unavailable("the database cannot keep up".into());
+                return Err(self.failed(error));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
     fn reopen(&self) -> Result<(Disk, State), AppendError> {
         self.probe().map_err(unavailable)?;
         // The old one must be gone before the folder's lock is free.
-        *write(&self.shared.disk) = None;
+        self.close_disk();
         let (disk, id, state) =
             Disk::open(&self.shared.options.path.join("log")).map_err(unavailable)?;
-        if id != self.shared.id || state.end < self.state.end {
+        if id != self.shared.id || state.end < self.end_on_disk {
             return Err(AppendError::Unavailable(
                 "the store's files have been replaced".into(),
             ));
         }
         Ok((disk, state))
+    }
+
+    /// Closes the database. That waits for its background work; nobody is kept waiting for the
+    /// lock meanwhile.
+    fn close_disk(&self) {
+        let disk = write(&self.shared.disk).take();
+        drop(disk);
     }
 
     /// Notes that an attempt to write has failed. Each refused push is logged by whoever offered
@@ -253,7 +292,10 @@ impl Writer {
     }
 
     /// Takes over a state read from disk: it may hold a batch whose commit was reported as failed.
-    fn adopt(&mut self, state: State) {
+    fn adopt(&mut self, mut state: State) {
+        self.end_on_disk = state.end;
+        // The numbers of lost entries are not given out again.
+        state.end = state.end.max(self.state.end);
         if state.end > self.state.end {
             // Those entries are not in the tail, which must stay consecutive.
             *write(&self.shared.tail) = super::Tail::new(self.shared.options.tail_bytes);
@@ -278,6 +320,7 @@ impl Writer {
         }
         let retired = self
             .ensure_writable()
+            .and_then(|()| self.wait_for_database())
             .and_then(|()| self.try_retire_slice());
         let more = retired.unwrap_or_else(|error| {
             tracing::warn!(%error, "retention could not remove old pushes; trying again later");
@@ -319,6 +362,7 @@ impl Writer {
         disk.remove(&expired, &state)
             .map_err(|error| self.failed(unavailable(error)))?;
         self.state = state;
+        self.end_on_disk = state.end;
         self.shared.bytes.store(state.bytes, Ordering::Relaxed);
         Ok(true)
     }
