@@ -45,8 +45,8 @@ pub(super) struct State {
 
 /// An entry that has been given its place.
 pub(super) struct Placed {
-    /// As it is written; `entry` shares its bytes.
-    value: Bytes,
+    /// As it is written; the database and `entry` share its bytes.
+    value: Slice,
     /// As readers see it.
     pub entry: Arc<Entry>,
 }
@@ -54,8 +54,10 @@ pub(super) struct Placed {
 impl Placed {
     pub fn new(cursor: Cursor, received_at_ms: u64, new: &NewEntry) -> Self {
         let (value, event) = encode(cursor, received_at_ms, new);
-        let raw = value.slice(event.end..);
-        let event = value.slice(event);
+        let value = Slice::from(value);
+        let bytes = Bytes::from_owner(value.clone());
+        let raw = bytes.slice(event.end..);
+        let event = bytes.slice(event);
         let entry = Entry::new(cursor, received_at_ms, new.id, event, raw);
         Self {
             value,
@@ -168,7 +170,7 @@ impl Disk {
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
         for Placed { value, entry } in entries {
             let key = entry.cursor.position.0.to_be_bytes();
-            batch.insert(&self.log, key, value.as_ref());
+            batch.insert(&self.log, key, value.clone());
             batch.insert(&self.ids, *entry.id.as_bytes(), key);
         }
         batch.insert(&self.meta, "state", state.encode());
@@ -289,7 +291,7 @@ fn open_database(path: &Path) -> Result<Database, OpenError> {
 
 /// `format u8, received_at_ms u64, id, length of event u32, event, raw`, integers big-endian; and
 /// where the event stands in it.
-fn encode(cursor: Cursor, received_at_ms: u64, new: &NewEntry) -> (Bytes, Range<usize>) {
+fn encode(cursor: Cursor, received_at_ms: u64, new: &NewEntry) -> (Vec<u8>, Range<usize>) {
     let place = place(cursor, received_at_ms);
     let event_len = new.event.len() + place.encoded_len();
     let mut value = Vec::with_capacity(HEADER + event_len + new.raw.len());
@@ -301,7 +303,7 @@ fn encode(cursor: Cursor, received_at_ms: u64, new: &NewEntry) -> (Bytes, Range<
     value.extend_from_slice(&new.event);
     place.encode_raw(&mut value);
     value.extend_from_slice(&new.raw);
-    (value.into(), HEADER..HEADER + event_len)
+    (value, HEADER..HEADER + event_len)
 }
 
 struct Header {
