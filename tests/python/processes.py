@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 import urllib.parse
 from http.client import HTTPConnection
 from pathlib import Path
@@ -90,6 +91,13 @@ def run(*arguments, environment=None):
         return process.exit_code(), process.stdout.all(), process.stderr.all()
     finally:
         process.close()
+
+
+def until(condition):
+    """Asks again and again until the condition holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come about"
 
 
 def http(method, url, body=b"", content_type="application/json;charset=UTF-8"):
