@@ -59,12 +59,12 @@ class Lines:
 
 
 class Process:
-    """A child process of the program."""
+    """A child process: the gateway's program, unless another is named."""
 
-    def __init__(self, *arguments, environment=None):
+    def __init__(self, *arguments, environment=None, program=BINARY):
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("YETA_GATEWAY__")}
         self._child = subprocess.Popen(
-            [BINARY, *arguments],
+            [program, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -132,11 +132,11 @@ class Port:
 
 
 class Sandbox:
-    """The simulated platform, a hundred times faster than the real one."""
+    """The simulated platform, faster than the real one."""
 
-    def __init__(self, *push_to):
+    def __init__(self, *push_to, speed=100):
         self._process = Process(
-            *("sandbox", "--listen", "127.0.0.1:0", "--speed", "100"),
+            *("sandbox", "--listen", "127.0.0.1:0", "--speed", str(speed)),
             *("--app-key", APP_KEY, "--app-secret", APP_SECRET, "--push-to", *push_to),
         )
         prefix = "sandbox listening on "
@@ -220,6 +220,9 @@ class Gateway:
         """Ends the process with a signal; returns its exit code."""
         self._process.signal(number)
         return self._process.exit_code()
+
+    def metrics(self):
+        return http("GET", f"http://{self.admin_address}/metrics")[1].decode()
 
     def log(self):
         """Every line that the stopped gateway has written."""

@@ -32,10 +32,6 @@ def test_probes_say_that_it_lives_and_is_ready(gateway):
 
 def test_metrics_count_each_call_by_method_and_status(gateway, client):
     client.config.QueryConfig()
-    counted = re.compile(rb'grpc_requests_total{.*"/yeta.v1.ConfigService/QueryConfig".*"0"} 1')
+    counted = re.compile(r'grpc_requests_total{.*"/yeta.v1.ConfigService/QueryConfig".*"0"} 1')
     # The answer is on its way a moment before it is counted.
-    until(lambda: counted.search(metrics(gateway)))
-
-
-def metrics(gateway):
-    return http("GET", f"http://{gateway.admin_address}/metrics")[1]
+    until(lambda: counted.search(gateway.metrics()))
