@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding::{Gzip, Zstd};
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -269,9 +270,24 @@ impl Parts {
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .layer(layers)
-            .add_service(health_service)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
+            // A client that compresses whatever it sends asks these, too.
+            .add_service(
+                health_service
+                    .accept_compressed(Gzip)
+                    .accept_compressed(Zstd),
+            )
+            .add_service(
+                reflection()
+                    .build_v1()?
+                    .accept_compressed(Gzip)
+                    .accept_compressed(Zstd),
+            )
+            .add_service(
+                reflection()
+                    .build_v1alpha()?
+                    .accept_compressed(Gzip)
+                    .accept_compressed(Zstd),
+            )
             .add_service(grpc::config_service(
                 self.platform.clone(),
                 self.clients.clone(),
