@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -62,8 +63,7 @@ func run(ctx context.Context, address string) error {
 func call(ctx context.Context, conn *grpc.ClientConn, robot *yeta.Robot, line *yeta.Line) error {
 	// README:begin
 	called, err := yeta.NewOutboundServiceClient(conn).CallOut(ctx, &yeta.CallOutRequest{
-		RobotId: robot.RobotId, LineNum: line.LineNum,
-		CallColumn: robot.CallColumn, CallList: rows,
+		RobotId: robot.RobotId, LineNum: line.LineNum, CallColumn: robot.CallColumn, CallList: rows,
 	})
 	if err != nil {
 		return err
@@ -74,7 +74,7 @@ func call(ctx context.Context, conn *grpc.ClientConn, robot *yeta.Robot, line *y
 		stream, err := pushes.SubscribePushes(ctx, &yeta.SubscribePushesRequest{
 			Start:  &yeta.SubscribePushesRequest_Cursor{Cursor: cursor},
 			Filter: &yeta.PushFilter{TaskDataIds: called.TaskDataIds},
-		}, grpc.WaitForReady(true))
+		})
 		for err == nil && !calls.complete() {
 			var response *yeta.SubscribePushesResponse
 			if response, err = stream.Recv(); err == nil {
@@ -82,7 +82,9 @@ func call(ctx context.Context, conn *grpc.ClientConn, robot *yeta.Robot, line *y
 			}
 		}
 		if err != nil && status.Code(err) != codes.Unavailable {
-			return err // otherwise the gateway restarts, and we go on from the cursor
+			return err
+		} else if err != nil {
+			time.Sleep(time.Second) // the gateway restarts; then we go on from the cursor
 		}
 	}
 	// README:end

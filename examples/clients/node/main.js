@@ -2,9 +2,10 @@
 //
 //   npm ci && node main.js [ADDRESS]
 
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { Metadata, credentials, loadPackageDefinition, status } from '@grpc/grpc-js';
+import { credentials, loadPackageDefinition, status } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 
 const address = process.argv[2] || process.env.YETA_GATEWAY || 'localhost:50051';
@@ -42,11 +43,10 @@ const called = await unary(OutboundService, 'CallOut')({
 });
 const pushes = new PushService(address, credentials.createInsecure());
 const filter = { task_data_ids: called.task_data_ids };
-const patient = new Metadata({ waitForReady: true });
 let cursor = called.push_cursor; // a stream from here misses nothing of these calls
 const calls = newCalls(called.task_data_ids);
 while (!calls.complete()) {
-  const stream = pushes.SubscribePushes({ cursor, filter }, patient);
+  const stream = pushes.SubscribePushes({ cursor, filter });
   try {
     for await (const response of stream) {
       cursor = calls.take(response); // of the event or the progress: keep it
@@ -55,7 +55,7 @@ while (!calls.complete()) {
   } catch (error) {
     if (error.code === status.CANCELLED) break;
     if (error.code !== status.UNAVAILABLE) throw error;
-    // Otherwise the gateway restarts, and we go on from the cursor.
+    await setTimeout(1000); // the gateway restarts; then we go on from the cursor
   }
 }
 // README:end

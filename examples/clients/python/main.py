@@ -8,6 +8,7 @@
 
 import os
 import sys
+import time
 
 import grpc
 from yeta.v1.call_record_pb2 import CallRecordVariant
@@ -47,13 +48,14 @@ def call(channel, robot, line):
     while not calls.complete():
         try:
             request = SubscribePushesRequest(cursor=cursor, filter=filter)
-            for response in pushes.SubscribePushes(request, wait_for_ready=True):
+            for response in pushes.SubscribePushes(request):
                 cursor = calls.take(response)  # of the event or the progress: keep it
                 if calls.complete():
                     break
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                raise  # otherwise the gateway restarts, and we go on from the cursor
+                raise
+            time.sleep(1)  # the gateway restarts; then we go on from the cursor
     # README:end
 
 

@@ -15,7 +15,6 @@ import yeta.v1.Line;
 import yeta.v1.LineStatus;
 import yeta.v1.OutboundServiceGrpc;
 import yeta.v1.PushEvent;
-import yeta.v1.PushFilter;
 import yeta.v1.PushServiceGrpc;
 import yeta.v1.QueryConfigRequest;
 import yeta.v1.Robot;
@@ -40,7 +39,7 @@ public final class Calls {
 
   private final Set<String> answered = new HashSet<>();
 
-  public static void main(String[] args) {
+  public static void main(String[] args) throws InterruptedException {
     String fromEnvironment = System.getenv().getOrDefault("YETA_GATEWAY", "localhost:50051");
     String address = args.length > 0 ? args[0] : fromEnvironment;
     ManagedChannel channel = ManagedChannelBuilder.forTarget(address).usePlaintext().build();
@@ -64,20 +63,19 @@ public final class Calls {
     }
   }
 
-  private static void call(ManagedChannel channel, Robot robot, Line line) {
+  private static void call(ManagedChannel channel, Robot robot, Line line)
+      throws InterruptedException {
     // README:begin
-    var called =
-        OutboundServiceGrpc.newBlockingStub(channel)
-            .callOut(
-                CallOutRequest.newBuilder()
-                    .setRobotId(robot.getRobotId())
-                    .setLineNum(line.getLineNum())
-                    .addAllCallColumn(robot.getCallColumnList()) // such as 客户手机号码, 姓名
-                    .addAllCallList(ROWS)
-                    .build());
-    var pushes = PushServiceGrpc.newBlockingStub(channel).withWaitForReady();
-    var filter = PushFilter.newBuilder().addAllTaskDataIds(called.getTaskDataIdsList());
-    var request = SubscribePushesRequest.newBuilder().setFilter(filter);
+    var call =
+        CallOutRequest.newBuilder()
+            .setRobotId(robot.getRobotId())
+            .setLineNum(line.getLineNum())
+            .addAllCallColumn(robot.getCallColumnList()) // such as 客户手机号码, 姓名
+            .addAllCallList(ROWS);
+    var called = OutboundServiceGrpc.newBlockingStub(channel).callOut(call.build());
+    var pushes = PushServiceGrpc.newBlockingStub(channel);
+    var request = SubscribePushesRequest.newBuilder();
+    request.getFilterBuilder().addAllTaskDataIds(called.getTaskDataIdsList());
     request.setCursor(called.getPushCursor()); // a stream from here misses nothing of these calls
     var calls = new Calls(called.getTaskDataIdsList());
     while (!calls.complete()) {
@@ -88,8 +86,9 @@ public final class Calls {
         }
       } catch (StatusRuntimeException error) {
         if (error.getStatus().getCode() != Status.Code.UNAVAILABLE) {
-          throw error; // otherwise the gateway restarts, and we go on from the cursor
+          throw error;
         }
+        Thread.sleep(1000); // the gateway restarts; then we go on from the cursor
       }
     }
     // README:end
