@@ -205,12 +205,12 @@ class Gateway:
         arguments = "serve", "--config", str(self.config)
         self._process = Process(*arguments, environment=self.environment)
         # Not on a terminal, the log is a JSON object a line.
-        self._process.stderr.first(_log_line("ready"))
+        self._process.stderr.first(_log_line(message="ready"))
         self.address = self._listening("grpc")
         self.admin_address = self._listening("admin")
 
     def _listening(self, listener):
-        return self._process.stderr.first(_log_line("listening", listener=listener))["address"]
+        return self._process.stderr.first(_log_line(listener=listener))["address"]
 
     def push(self, module, body, secret=PUSH_SECRET, account="default"):
         """Pushes as the platform does; returns the status and the body of the answer."""
@@ -232,9 +232,7 @@ class Gateway:
         self._process.close()
 
 
-def _log_line(message, **fields):
-    expected = {"message": message, **fields}
-
+def _log_line(**expected):
     def read(line):
         try:
             logged = json.loads(line)
