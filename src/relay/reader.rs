@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::metrics::RelayMetrics;
 use super::{BATCH, Filter, RelayError};
 use crate::push::{Cursor, Position};
-use crate::store::{Entry, PushLog};
+use crate::store::{Batch, Entry, PushLog, ReadError};
 
 /// What a reader has come to.
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub struct Reader {
     /// How far the reader has come.
     position: Position,
     batch: std::vec::IntoIter<Arc<Entry>>,
+    /// The batch after that, being read while this one is sent; only while more is known to follow.
+    ahead: Option<AbortOnDropHandle<Result<Batch, ReadError>>>,
     /// Whether the present batch was cut short by its bound, so that more is known to follow.
     is_behind: bool,
     has_told_caught_up: bool,
@@ -68,6 +71,7 @@ impl Reader {
             metrics,
             position: start,
             batch: Vec::new().into_iter(),
+            ahead: None,
             is_behind: true,
             has_told_caught_up: false,
             progress_due: Instant::now() + PROGRESS_EVERY,
@@ -125,7 +129,7 @@ impl Reader {
     async fn fill(&mut self) -> Result<bool, RelayError> {
         // Seen before reading, so that what is appended in between wakes the wait.
         self.end.borrow_and_update();
-        let batch = self.log.read(self.position, BATCH).await?;
+        let batch = self.read().await?;
         let filled = !batch.entries.is_empty();
         if filled && !batch.reaches_end {
             self.is_behind = true;
@@ -140,6 +144,27 @@ impl Reader {
             tokio::task::coop::consume_budget().await;
         }
         Ok(filled)
+    }
+
+    /// The batch that was read ahead, or else one read now.
+    async fn read(&mut self) -> Result<Batch, ReadError> {
+        let mut batch = Batch::default();
+        // A read that panicked is tried once more here, where the panic shows.
+        if let Some(ahead) = self.ahead.take()
+            && let Ok(read) = ahead.await
+        {
+            batch = read?;
+        }
+        if batch.entries.is_empty() {
+            // Only what is read now can tell that nothing follows.
+            batch = self.log.read(self.position, BATCH).await?;
+        }
+        if let Some(last) = batch.entries.last().filter(|_| !batch.reaches_end) {
+            let (log, after) = (self.log.clone(), last.cursor.position);
+            let ahead = tokio::spawn(async move { log.read(after, BATCH).await });
+            self.ahead = Some(AbortOnDropHandle::new(ahead));
+        }
+        Ok(batch)
     }
 
     /// Waits until the log grows, progress is due, or the gateway drains.
