@@ -72,7 +72,7 @@ impl Reader {
             position: start,
             batch: Vec::new().into_iter(),
             ahead: None,
-            is_behind: true,
+            is_behind: false,
             has_told_caught_up: false,
             progress_due: Instant::now() + PROGRESS_EVERY,
         }

@@ -13,6 +13,7 @@ mod embedded;
 mod fake;
 mod fault_matrix;
 mod platform;
+mod relay;
 mod sandbox;
 mod support;
 mod token;
