@@ -27,9 +27,15 @@ step() {
   printf '=== %s: ok, %d s\n' "$current" $((SECONDS - started))
 }
 
-# The last line says how it ended, whatever ended it.
+# Processes that the script has started for itself, by their ids.
+background=()
+
+# Ends them. The last line says how the script ended, whatever ended it.
 finish() {
-  local status=$?
+  local status=$? pid
+  for pid in "${background[@]}"; do
+    kill "$pid" 2>/dev/null || true
+  done
   if [ "$status" -eq 0 ]; then
     printf '\n%s: PASSED, %d steps in %d s\n' "$script" "$steps" "$SECONDS"
   else

@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding::{Gzip, Zstd};
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -264,14 +265,30 @@ impl Parts {
         let draining = async move {
             drain.cancelled().await;
             set_health(&health, ServingStatus::NotServing).await;
+            end_health_watches(&health).await;
         };
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .layer(layers)
-            .add_service(health_service)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
+            // A client that compresses whatever it sends asks these, too.
+            .add_service(
+                health_service
+                    .accept_compressed(Gzip)
+                    .accept_compressed(Zstd),
+            )
+            .add_service(
+                reflection()
+                    .build_v1()?
+                    .accept_compressed(Gzip)
+                    .accept_compressed(Zstd),
+            )
+            .add_service(
+                reflection()
+                    .build_v1alpha()?
+                    .accept_compressed(Gzip)
+                    .accept_compressed(Zstd),
+            )
             .add_service(grpc::config_service(
                 self.platform.clone(),
                 self.clients.clone(),
@@ -302,6 +319,15 @@ const SERVICES: [&str; 4] = [
 async fn set_health(health: &HealthReporter, status: ServingStatus) {
     for service in SERVICES {
         health.set_service_status(service, status).await;
+    }
+}
+
+/// Ends the streams of those who watch health, after their last word: they have no end of their
+/// own, and would hold their connections open for the whole grace.
+async fn end_health_watches(health: &HealthReporter) {
+    let mut health = health.clone();
+    for service in SERVICES {
+        health.clear_service_status(service).await;
     }
 }
 

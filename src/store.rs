@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-pub use self::entry::{Entry, NewEntry};
+pub use self::entry::{Entry, NewEntry, place};
 use crate::push::{Cursor, CursorError, Position, StoreId};
 
 /// An append-only, durable, deduplicating log of pushes.

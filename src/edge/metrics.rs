@@ -15,6 +15,8 @@ pub enum PushResult {
     Stored,
     /// Durable since an earlier push of the same content.
     Duplicate,
+    /// A question, answered from the configuration and not stored.
+    Answered,
     /// Larger than allowed.
     TooLarge,
     /// Its body never arrived whole.
@@ -80,6 +82,8 @@ fn label(module: &str) -> &'static str {
         Some("receiveCallRecord") => "receiveCallRecord",
         Some("receiveVoice") => "receiveVoice",
         Some("receiveDialog") => "receiveDialog",
+        Some("getDialogContext") => "getDialogContext",
+        Some("analyzeSemantics") => "analyzeSemantics",
         _ => "other",
     }
 }

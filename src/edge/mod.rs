@@ -98,8 +98,17 @@ async fn receive(
         return StatusCode::NOT_FOUND.into_response();
     };
     let result = match module.as_str() {
-        "getDialogContext" => return axum::Json(&edge.config.dialog_context).into_response(),
-        "analyzeSemantics" => return axum::Json(Vec::<()>::new()).into_response(),
+        // A ringing caller waits for these: they are answered at once, and are no pushes.
+        "getDialogContext" => {
+            edge.metrics
+                .count(&account.name, &module, PushResult::Answered);
+            return axum::Json(&edge.config.dialog_context).into_response();
+        }
+        "analyzeSemantics" => {
+            edge.metrics
+                .count(&account.name, &module, PushResult::Answered);
+            return axum::Json(Vec::<()>::new()).into_response();
+        }
         _ => edge.store(account, &module, request).await,
     };
     edge.metrics
@@ -111,6 +120,7 @@ async fn receive(
 fn answer(result: PushResult) -> Response {
     match result {
         PushResult::Stored | PushResult::Duplicate => SUCCESS.into_response(),
+        PushResult::Answered => StatusCode::OK.into_response(),
         PushResult::TooLarge => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
         PushResult::Incomplete => StatusCode::REQUEST_TIMEOUT.into_response(),
         PushResult::NotStored => StatusCode::SERVICE_UNAVAILABLE.into_response(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
@@ -162,44 +162,34 @@ impl Pushes {
 
 /// The stream of a reader; ends with word of how far it came when the gateway drains.
 fn frames(reader: Reader, log: Arc<dyn PushLog>, include_raw: bool) -> Frames {
-    enum State {
-        Reading(Box<Reader>),
-        Ending(Status),
-        Ended,
-    }
-    let step = move |state| {
-        let log = log.clone();
-        async move {
-            let mut reader = match state {
-                State::Reading(reader) => reader,
-                State::Ending(status) => return Some((Err(status), State::Ended)),
-                State::Ended => return None,
-            };
-            match reader.next().await {
-                Ok(Step::Event(entry)) => {
-                    Some((Ok(frame(&entry, include_raw)), State::Reading(reader)))
-                }
-                Ok(Step::Progress { cursor, caught_up }) => {
-                    Some((Ok(progress(&cursor, caught_up)), State::Reading(reader)))
-                }
-                Err(error @ relay::RelayError::Draining) => {
-                    let last = progress(&reader.cursor(), false);
-                    Some((
-                        Ok(last),
-                        State::Ending(status::of_relay(&error, |position| log.cursor(position))),
-                    ))
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a subscriber's stream has been ended");
-                    Some((
-                        Err(status::of_relay(&error, |position| log.cursor(position))),
-                        State::Ended,
-                    ))
-                }
-            }
+    let steps = stream::unfold(Some(reader), |reader| async {
+        let mut reader = reader?;
+        match reader.next().await {
+            Ok(step) => Some((Ok(step), Some(reader))),
+            Err(error) => Some((Err((error, reader.cursor())), None)),
         }
-    };
-    Box::pin(stream::unfold(State::Reading(Box::new(reader)), step))
+    });
+    let frames = steps.flat_map(move |step| {
+        let (events, word, end) = match step {
+            Ok(Step::Events(events)) => (events, None, None),
+            Ok(Step::Progress { cursor, caught_up }) => {
+                (Vec::new(), Some(progress(&cursor, caught_up)), None)
+            }
+            Err((error, cursor)) => {
+                let is_drain = matches!(error, relay::RelayError::Draining);
+                if !is_drain {
+                    tracing::warn!(%error, "a subscriber's stream has been ended");
+                }
+                let word = is_drain.then(|| progress(&cursor, false));
+                let status = status::of_relay(&error, |position| log.cursor(position));
+                (Vec::new(), word, Some(status))
+            }
+        };
+        // Most polls come no further than here: the next event of a handful.
+        let events = events.into_iter().map(move |e| frame(&e, include_raw));
+        stream::iter(events.chain(word).map(Ok).chain(end.map(Err)))
+    });
+    Box::pin(frames)
 }
 
 fn frame(entry: &Entry, include_raw: bool) -> Frame {

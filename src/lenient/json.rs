@@ -36,7 +36,12 @@ const MAX_DEPTH: usize = 64;
 impl<'a> Json<'a> {
     /// Reads a whole text; `None` if it is no JSON.
     pub fn parse(text: &'a str) -> Option<Self> {
-        Self::read(serde_json::from_str(text).ok()?, MAX_DEPTH)
+        let text = text.trim_matches([' ', '\t', '\r', '\n']);
+        if !text.starts_with(['{', '[']) {
+            // What is neither is taken at its word below, so that it has to be valid.
+            serde_json::from_str::<&RawValue>(text).ok()?;
+        }
+        Self::read(text, MAX_DEPTH)
     }
 
     /// The elements of an array, each as the text that it is written in.
@@ -45,8 +50,9 @@ impl<'a> Json<'a> {
         Some(elements.into_iter().map(RawValue::get).collect())
     }
 
-    fn read(raw: &'a RawValue, depth: usize) -> Option<Self> {
-        let text = raw.get();
+    /// Reads a value without white space around it. Objects and arrays may be no JSON yet, and
+    /// what stands in them is valid once they are.
+    fn read(text: &'a str, depth: usize) -> Option<Self> {
         let depth = depth.checked_sub(1)?;
         Some(match text.as_bytes().first()? {
             b'n' => Self::Null,
@@ -55,23 +61,29 @@ impl<'a> Json<'a> {
             b'"' => Self::string(text),
             b'[' => {
                 let elements: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-                let read = elements
-                    .into_iter()
-                    .map(|element| Self::read(element, depth));
-                Self::Array(read.collect::<Option<_>>()?)
+                let mut read = Vec::with_capacity(elements.len());
+                for element in elements {
+                    read.push(Self::read(element.get(), depth)?);
+                }
+                Self::Array(read)
             }
             b'{' => {
                 let Members(members) = serde_json::from_str(text).ok()?;
-                let read = members
-                    .into_iter()
-                    .map(|(name, raw)| Some((name.0, Self::read(raw, depth)?)));
-                Self::Object(read.collect::<Option<_>>()?)
+                let mut read = Vec::with_capacity(members.len());
+                for (name, value) in members {
+                    read.push((name.0, Self::read(value.get(), depth)?));
+                }
+                Self::Object(read)
             }
             _ => Self::Number(text),
         })
     }
 
     fn string(text: &'a str) -> Self {
+        let inner = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+        if let Some(inner) = inner.filter(|inner| !inner.contains('\\')) {
+            return Self::String(Cow::Borrowed(inner));
+        }
         match serde_json::from_str::<Text<'_>>(text) {
             Ok(string) => Self::String(string.0),
             Err(_) => Self::Broken(text, text.trim_matches('"').to_owned()),
@@ -81,7 +93,8 @@ impl<'a> Json<'a> {
     /// The text that stands for the value when identities are compared: no white space, members
     /// sorted by name, strings with the fewest escapes, numbers as written.
     pub fn canonical(&self) -> String {
-        let mut text = String::new();
+        // Room for most pushes.
+        let mut text = String::with_capacity(1024);
         self.write_canonical(&mut text);
         text
     }
@@ -126,8 +139,15 @@ fn separate(i: usize, text: &mut String) {
 }
 
 fn write_string(string: &str, text: &mut String) {
-    // Writing a str as JSON to memory cannot fail.
-    text.push_str(&serde_json::to_string(string).unwrap_or_default());
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if string.bytes().all(is_plain) {
+        text.push('"');
+        text.push_str(string);
+        text.push('"');
+    } else {
+        // Writing a str as JSON to memory cannot fail.
+        text.push_str(&serde_json::to_string(string).unwrap_or_default());
+    }
 }
 
 /// A string that borrows where it can.

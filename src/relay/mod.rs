@@ -1,6 +1,6 @@
 //! Reads the log on behalf of subscribers: where to start, what to leave out, how far it has come.
 //!
-//! A reader holds at most one batch in memory and reads the next when that is gone, so that a slow
+//! A reader holds at most two batches in memory, the one being sent and the next, so that a slow
 //! subscriber costs little and delays nobody. There is no queue that could overflow: the log is
 //! the buffer.
 

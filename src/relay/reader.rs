@@ -6,17 +6,19 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::metrics::RelayMetrics;
 use super::{BATCH, Filter, RelayError};
 use crate::push::{Cursor, Position};
-use crate::store::{Entry, PushLog};
+use crate::store::{Batch, Entry, PushLog, ReadError};
 
 /// What a reader has come to.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// An event that matches.
-    Event(Arc<Entry>),
+    /// Events that match, in order: at least one, and few enough that whoever takes them one by
+    /// one comes back soon.
+    Events(Vec<Arc<Entry>>),
     /// How far it has come, past what the filter left out.
     Progress {
         /// Reading can go on from here.
@@ -29,6 +31,10 @@ pub enum Step {
 /// Progress is told at least this often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
+/// So many events are given at a time: what is done for each handful costs little for each event,
+/// and a reader still learns soon that the gateway drains.
+const HANDFUL: usize = 32;
+
 /// Reads the log from a position, first what is there, then what arrives.
 pub struct Reader {
     log: Arc<dyn PushLog>,
@@ -39,6 +45,8 @@ pub struct Reader {
     /// How far the reader has come.
     position: Position,
     batch: std::vec::IntoIter<Arc<Entry>>,
+    /// The batch after that, being read while this one is sent; only while more is known to follow.
+    ahead: Option<AbortOnDropHandle<Result<Batch, ReadError>>>,
     /// Whether the present batch was cut short by its bound, so that more is known to follow.
     is_behind: bool,
     has_told_caught_up: bool,
@@ -63,7 +71,8 @@ impl Reader {
             metrics,
             position: start,
             batch: Vec::new().into_iter(),
-            is_behind: true,
+            ahead: None,
+            is_behind: false,
             has_told_caught_up: false,
             progress_due: Instant::now() + PROGRESS_EVERY,
         }
@@ -74,18 +83,16 @@ impl Reader {
         self.log.cursor(self.position)
     }
 
-    /// Waits for the next event or word of progress. After an error there is nothing more.
+    /// Waits for the next events or word of progress. After an error there is nothing more.
     pub async fn next(&mut self) -> Result<Step, RelayError> {
         loop {
             if self.drain.is_cancelled() {
                 return Err(RelayError::Draining);
             }
-            for entry in self.batch.by_ref() {
-                self.position = entry.cursor.position;
-                if self.filter.matches(&entry) {
-                    self.metrics.delivered.inc();
-                    return Ok(Step::Event(entry));
-                }
+            let events = self.handful();
+            if !events.is_empty() {
+                self.metrics.delivered.inc_by(events.len() as u64);
+                return Ok(Step::Events(events));
             }
             if Instant::now() >= self.progress_due {
                 let caught_up = self.position == *self.end.borrow();
@@ -101,11 +108,28 @@ impl Reader {
         }
     }
 
+    /// The next events of the present batch that match; none at its end.
+    fn handful(&mut self) -> Vec<Arc<Entry>> {
+        let mut events = Vec::new();
+        while events.len() < HANDFUL
+            && let Some(entry) = self.batch.next()
+        {
+            self.position = entry.cursor.position;
+            if self.filter.matches(&entry) {
+                if events.is_empty() {
+                    events.reserve_exact(HANDFUL.min(1 + self.batch.len()));
+                }
+                events.push(entry);
+            }
+        }
+        events
+    }
+
     /// Reads the next batch; false at the end of the log.
     async fn fill(&mut self) -> Result<bool, RelayError> {
         // Seen before reading, so that what is appended in between wakes the wait.
         self.end.borrow_and_update();
-        let batch = self.log.read(self.position, BATCH).await?;
+        let batch = self.read().await?;
         let filled = !batch.entries.is_empty();
         if filled && !batch.reaches_end {
             self.is_behind = true;
@@ -120,6 +144,27 @@ impl Reader {
             tokio::task::coop::consume_budget().await;
         }
         Ok(filled)
+    }
+
+    /// The batch that was read ahead, or else one read now.
+    async fn read(&mut self) -> Result<Batch, ReadError> {
+        let mut batch = Batch::default();
+        // A read that panicked is tried once more here, where the panic shows.
+        if let Some(ahead) = self.ahead.take()
+            && let Ok(read) = ahead.await
+        {
+            batch = read?;
+        }
+        if batch.entries.is_empty() {
+            // Only what is read now can tell that nothing follows.
+            batch = self.log.read(self.position, BATCH).await?;
+        }
+        if let Some(last) = batch.entries.last().filter(|_| !batch.reaches_end) {
+            let (log, after) = (self.log.clone(), last.cursor.position);
+            let ahead = tokio::spawn(async move { log.read(after, BATCH).await });
+            self.ahead = Some(AbortOnDropHandle::new(ahead));
+        }
+        Ok(batch)
     }
 
     /// Waits until the log grows, progress is due, or the gateway drains.

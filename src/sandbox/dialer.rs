@@ -151,9 +151,9 @@ fn next_step(world: &World, id: u64, run: u64) -> Step {
 }
 
 fn advance(world: &World, task: &mut Task, now: i64, can_pay: bool) -> Step {
-    if now < task.settings.time_begin {
-        let wait = u64::try_from(task.settings.time_begin - now).unwrap_or_default();
-        return Step::Wait(Duration::from_millis(wait));
+    let begins = begins(world, task, now);
+    if now < begins {
+        return Step::WaitReal(millis(begins - now));
     }
     if world.config.enforce_hours && !within(&task.settings.time_range, now) {
         task.status = Status::OutsideHours;
@@ -183,6 +183,20 @@ fn advance(world: &World, task: &mut Task, now: i64, can_pay: bool) -> Step {
     await_next_round(world, task, now)
 }
 
+/// When calls begin: what lay between the start and `time_begin` then, sped up.
+fn begins(world: &World, task: &Task, now: i64) -> i64 {
+    let started = task.started.unwrap_or(now);
+    let whole = world
+        .config
+        .scaled(millis(task.settings.time_begin - started));
+    started.saturating_add(i64::try_from(whole.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// A difference of times; none where it is negative.
+fn millis(difference: i64) -> Duration {
+    Duration::from_millis(u64::try_from(difference).unwrap_or_default())
+}
+
 /// Sets the time of the next round once, so that a change in between neither
 /// shortens nor restarts the wait.
 fn await_next_round(world: &World, task: &mut Task, now: i64) -> Step {
@@ -195,8 +209,7 @@ fn await_next_round(world: &World, task: &mut Task, now: i64) -> Step {
         task.retry_due = None;
     }
     let due = *task.retry_due.get_or_insert(now.saturating_add(whole));
-    let left = u64::try_from(due.saturating_sub(now)).unwrap_or_default();
-    Step::WaitReal(Duration::from_millis(left))
+    Step::WaitReal(millis(due.saturating_sub(now)))
 }
 
 /// Dials, rings, talks, hangs up, and sends the pushes on their way. Returns

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message;
 
 use crate::proto::PushEvent;
@@ -30,7 +30,7 @@ pub struct Entry {
     pub received_at_ms: u64,
     /// Identifies the content.
     pub id: EventId,
-    /// The whole `PushEvent`, encoded once for all who read it; without `raw_json`.
+    /// The whole `PushEvent`, encoded once for all who ever read it; without `raw_json`.
     pub event: Bytes,
     /// The bytes as received.
     pub raw: Bytes,
@@ -38,22 +38,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Completes an encoded event with its place in the log.
-    pub fn new(cursor: Cursor, received_at_ms: u64, id: EventId, event: &[u8], raw: Bytes) -> Self {
-        let place = PushEvent {
-            cursor: cursor.to_string(),
-            received_at: Some(time(received_at_ms).into()),
-            ..PushEvent::default()
-        };
-        // Protobuf messages merge by concatenation, so that the event is not decoded again.
-        let mut whole = BytesMut::with_capacity(event.len() + place.encoded_len());
-        whole.extend_from_slice(event);
-        place.encode_raw(&mut whole);
+    /// An entry whose event is whole.
+    pub fn new(cursor: Cursor, received_at_ms: u64, id: EventId, event: Bytes, raw: Bytes) -> Self {
         Self {
             cursor,
             received_at_ms,
             id,
-            event: whole.freeze(),
+            event,
             raw,
             decoded: OnceLock::new(),
         }
@@ -74,6 +65,16 @@ impl Entry {
     /// How many bytes the entry keeps in memory, roughly.
     pub fn size(&self) -> usize {
         size_of::<Self>() + self.event.len() + self.raw.len()
+    }
+}
+
+/// What makes a [`NewEntry`]'s event whole: its place in the log. Appended to the event's bytes, as
+/// protobuf messages merge by concatenation.
+pub fn place(cursor: Cursor, received_at_ms: u64) -> PushEvent {
+    PushEvent {
+        cursor: cursor.to_string(),
+        received_at: Some(time(received_at_ms).into()),
+        ..PushEvent::default()
     }
 }
 

@@ -14,6 +14,7 @@ mod fake;
 mod fault_matrix;
 mod platform;
 mod pushes;
+mod relay;
 mod sandbox;
 mod shutdown;
 mod support;

@@ -86,8 +86,10 @@ async fn a_gateway_told_to_end_says_so_everywhere_finishes_what_is_under_way_and
     assert_eq!(last, Some(event.cursor.clone()));
     assert_eq!(reason(&ended).0, Code::Unavailable);
     assert_eq!(reason(&ended).1, "DRAINING");
-    // The health watch has no end of its own, and would hold its connection open.
-    drop((watched, subscriber));
+    assert_eq!(
+        within("the watch's end", watched.message()).await.unwrap(),
+        None
+    );
     assert_eq!(http.get(&at.admin, "/livez").await.unwrap().status, 200);
     assert!(!call.is_finished());
     platform.hold_operations_until(0);

@@ -8,15 +8,19 @@
 //!
 //! Every commit writes all three in one atomic batch and syncs it before anybody can see it.
 
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::config::BlockSizePolicy;
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
+use prost::Message;
 
 use super::OpenError;
 use super::repair;
 use crate::push::{Cursor, EventId, Position, StoreId};
-use crate::store::{Entry, NewEntry};
+use crate::store::{Entry, NewEntry, place};
 
 /// The fjall database of a log.
 pub(super) struct Disk {
@@ -40,10 +44,31 @@ pub(super) struct State {
 }
 
 /// An entry that has been given its place.
-pub(super) struct Placed<'a> {
-    pub number: u64,
-    pub received_at_ms: u64,
-    pub entry: &'a NewEntry,
+pub(super) struct Placed {
+    /// As it is written; the database and `entry` share its bytes.
+    value: Slice,
+    /// As readers see it.
+    pub entry: Arc<Entry>,
+}
+
+impl Placed {
+    pub fn new(cursor: Cursor, received_at_ms: u64, new: &NewEntry) -> Self {
+        let (value, event) = encode(cursor, received_at_ms, new);
+        let value = Slice::from(value);
+        let bytes = Bytes::from_owner(value.clone());
+        let raw = bytes.slice(event.end..);
+        let event = bytes.slice(event);
+        let entry = Entry::new(cursor, received_at_ms, new.id, event, raw);
+        Self {
+            value,
+            entry: Arc::new(entry),
+        }
+    }
+
+    /// How many bytes the entry has in the log.
+    pub fn size(&self) -> u64 {
+        self.value.len() as u64
+    }
 }
 
 /// One step of a walk through the log.
@@ -71,6 +96,8 @@ const MAX_SEALED: usize = 3;
 const MAX_RUNS: usize = 28;
 
 const FORMAT: u8 = 1;
+/// How many bytes the log's blocks have, before compression.
+const LOG_BLOCK: u32 = 32 * 1024;
 const HEADER: usize = 1 + 8 + EventId::LEN + 4;
 
 impl Disk {
@@ -82,11 +109,12 @@ impl Disk {
             error,
         })?;
         let db = open_database(path)?;
-        let keyspace = |name| {
-            db.keyspace(name, KeyspaceCreateOptions::default)
-                .map_err(failed)
-        };
-        let (log, ids, meta) = (keyspace("log")?, keyspace("ids")?, keyspace("meta")?);
+        let keyspace = |name, options| db.keyspace(name, || options).map_err(failed);
+        let options = KeyspaceCreateOptions::default;
+        // The log is read in order and seldom looked up, so that larger blocks cost less.
+        let in_order = options().data_block_size_policy(BlockSizePolicy::all(LOG_BLOCK));
+        let log = keyspace("log", in_order)?;
+        let (ids, meta) = (keyspace("ids", options())?, keyspace("meta", options())?);
         let disk = Self { db, log, ids, meta };
         let store = match disk.meta.get("store").map_err(failed)? {
             Some(bytes) => StoreId(bytes.as_ref().try_into().map_err(|_| OpenError::Damaged {
@@ -138,16 +166,11 @@ impl Disk {
     }
 
     /// Writes the entries and the state that follows from them; returns once they are synced.
-    pub fn append(&self, entries: &[Placed<'_>], state: &State) -> fjall::Result<()> {
+    pub fn append(&self, entries: &[Placed], state: &State) -> fjall::Result<()> {
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
-        for Placed {
-            number,
-            received_at_ms,
-            entry,
-        } in entries
-        {
-            let key = number.to_be_bytes();
-            batch.insert(&self.log, key, encode(*received_at_ms, entry));
+        for Placed { value, entry } in entries {
+            let key = entry.cursor.position.0.to_be_bytes();
+            batch.insert(&self.log, key, value.clone());
             batch.insert(&self.ids, *entry.id.as_bytes(), key);
         }
         batch.insert(&self.meta, "state", state.encode());
@@ -225,7 +248,7 @@ impl Disk {
                     .ok()
                     .and_then(|(key, value)| {
                         let number = number(&key)?;
-                        Some(Step::Entry(number, decode(store, number, &value)?))
+                        Some(Step::Entry(number, decode(store, number, value)?))
                     })
                     .unwrap_or(Step::Unreadable)
             })
@@ -234,7 +257,7 @@ impl Disk {
     /// The entry of that number, if it is there and can be read.
     pub fn entry(&self, store: StoreId, number: u64) -> Option<Entry> {
         let value = self.log.get(number.to_be_bytes()).ok()??;
-        decode(store, number, &value)
+        decode(store, number, value)
     }
 
     /// How many bytes the database takes on disk.
@@ -266,22 +289,21 @@ fn open_database(path: &Path) -> Result<Database, OpenError> {
     Err(failed(error))
 }
 
-/// How many bytes an entry will have in the log.
-pub(super) fn size(entry: &NewEntry) -> u64 {
-    (HEADER + entry.event.len() + entry.raw.len()) as u64
-}
-
-/// `format u8, received_at_ms u64, id, length of event u32, event, raw`, integers big-endian.
-fn encode(received_at_ms: u64, entry: &NewEntry) -> Vec<u8> {
-    let mut value = Vec::with_capacity(HEADER + entry.event.len() + entry.raw.len());
+/// `format u8, received_at_ms u64, id, length of event u32, event, raw`, integers big-endian; and
+/// where the event stands in it.
+fn encode(cursor: Cursor, received_at_ms: u64, new: &NewEntry) -> (Vec<u8>, Range<usize>) {
+    let place = place(cursor, received_at_ms);
+    let event_len = new.event.len() + place.encoded_len();
+    let mut value = Vec::with_capacity(HEADER + event_len + new.raw.len());
     value.push(FORMAT);
     value.extend_from_slice(&received_at_ms.to_be_bytes());
-    value.extend_from_slice(entry.id.as_bytes());
-    let event_len = u32::try_from(entry.event.len()).expect("a push is far smaller than 4 GiB");
-    value.extend_from_slice(&event_len.to_be_bytes());
-    value.extend_from_slice(&entry.event);
-    value.extend_from_slice(&entry.raw);
-    value
+    value.extend_from_slice(new.id.as_bytes());
+    let len = u32::try_from(event_len).expect("a push is far smaller than 4 GiB");
+    value.extend_from_slice(&len.to_be_bytes());
+    value.extend_from_slice(&new.event);
+    place.encode_raw(&mut value);
+    value.extend_from_slice(&new.raw);
+    (value, HEADER..HEADER + event_len)
 }
 
 struct Header {
@@ -304,20 +326,24 @@ impl Header {
     }
 }
 
-fn decode(store: StoreId, number: u64, value: &[u8]) -> Option<Entry> {
-    let header = Header::decode(value)?;
-    let (event, raw) = value[HEADER..].split_at_checked(header.event_len)?;
+/// Reads an entry, which keeps the bytes as they came from the database.
+fn decode(store: StoreId, number: u64, value: Slice) -> Option<Entry> {
+    let header = Header::decode(&value)?;
+    let event_end = HEADER.checked_add(header.event_len)?;
+    let value = Bytes::from_owner(value);
+    if event_end > value.len() {
+        return None;
+    }
     let cursor = Cursor {
         store,
         position: Position(number),
     };
-    let raw = Bytes::copy_from_slice(raw);
     Some(Entry::new(
         cursor,
         header.received_at_ms,
         header.id,
-        event,
-        raw,
+        value.slice(HEADER..event_end),
+        value.slice(event_end..),
     ))
 }
 

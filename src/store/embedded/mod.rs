@@ -23,7 +23,7 @@ use self::disk::{Disk, State};
 use self::tail::Tail;
 use self::watermark::Watermark;
 use self::writer::{Command, Writer};
-use super::{AppendError, Appended, Batch, Entry, NewEntry, PushLog, ReadError, ReadLimit};
+use super::{AppendError, Appended, Batch, NewEntry, PushLog, ReadError, ReadLimit};
 use crate::push::{Position, StoreId};
 
 /// Tells the time; replaced in tests.
@@ -282,19 +282,4 @@ fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
 /// Locks for writing; see [`read`].
 fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Completes an entry for readers.
-fn placed(shared: &Shared, number: u64, received_at_ms: u64, entry: &NewEntry) -> Arc<Entry> {
-    let cursor = crate::push::Cursor {
-        store: shared.id,
-        position: Position(number),
-    };
-    Arc::new(Entry::new(
-        cursor,
-        received_at_ms,
-        entry.id,
-        &entry.event,
-        entry.raw.clone(),
-    ))
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, error::TryRecvError};
 use tokio::sync::oneshot;
 
-use super::disk::{self, Disk, Placed, State};
+use super::disk::{Disk, Placed, State};
 use super::watermark::Watermark;
-use super::{Shared, placed, read, write};
-use crate::push::{EventId, Position};
+use super::{Shared, read, write};
+use crate::push::{Cursor, EventId, Position};
 use crate::store::{AppendError, Appended, NewEntry};
 
 type Reply = oneshot::Sender<Result<Vec<Appended>, AppendError>>;
@@ -175,7 +175,7 @@ impl Writer {
             last_received_ms: received_at_ms,
             ..self.state
         };
-        let mut new: Vec<Placed<'_>> = Vec::new();
+        let mut new: Vec<Placed> = Vec::new();
         let mut here: HashMap<EventId, u64> = HashMap::new();
         let mut appended = Vec::new();
         for entry in requests.iter().flat_map(|(entries, _)| entries) {
@@ -185,13 +185,14 @@ impl Writer {
             };
             let number = held.unwrap_or_else(|| {
                 state.end = state.end.next();
-                state.bytes += disk::size(entry);
+                let cursor = Cursor {
+                    store: shared.id,
+                    position: state.end,
+                };
+                let placed = Placed::new(cursor, received_at_ms, entry);
+                state.bytes += placed.size();
                 here.insert(entry.id, state.end.0);
-                new.push(Placed {
-                    number: state.end.0,
-                    received_at_ms,
-                    entry,
-                });
+                new.push(placed);
                 state.end.0
             });
             appended.push(Appended {
@@ -204,7 +205,7 @@ impl Writer {
                 .map_err(|error| self.failed(unavailable(error)))?;
             self.state = state;
             self.end_on_disk = state.end;
-            self.publish(&new);
+            self.publish(new);
             if self.failed_at.take().is_some() {
                 tracing::info!("the store accepts writes again");
             }
@@ -213,17 +214,13 @@ impl Writer {
     }
 
     /// Lets readers see entries that have become durable.
-    fn publish(&self, new: &[Placed<'_>]) {
+    fn publish(&self, new: Vec<Placed>) {
         if let Err(error) = self.watermark.write(self.state.end) {
             tracing::warn!(%error, "the record of the log's durable end could not be written");
         }
-        let entries: Vec<_> = new
-            .iter()
-            .map(|new| placed(&self.shared, new.number, new.received_at_ms, new.entry))
-            .collect();
         let mut tail = write(&self.shared.tail);
-        for entry in entries {
-            tail.push(entry);
+        for placed in new {
+            tail.push(placed.entry);
         }
         drop(tail);
         self.shared.bytes.store(self.state.bytes, Ordering::Relaxed);
@@ -304,7 +301,7 @@ impl Writer {
             *write(&self.shared.tail) = super::Tail::new(self.shared.options.tail_bytes);
         }
         self.state = state;
-        self.publish(&[]);
+        self.publish(Vec::new());
     }
 
     /// Checks that the disk takes data, without touching the database.

@@ -224,6 +224,25 @@ async fn a_task_keeps_its_hours_where_told_to() {
 }
 
 #[tokio::test]
+async fn a_task_of_tomorrow_begins_soon_when_time_is_sped_up() {
+    let receiver = Receiver::start(0).await;
+    let config = SandboxConfig {
+        speed: 1_000_000.0,
+        ..fast(&receiver)
+    };
+    let sandbox = Sandbox::start(config).await;
+    let session = sandbox.session().await;
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let tomorrow = i64::try_from(now).unwrap() + 24 * 3_600_000;
+    let task = session
+        .task(json!({ "time_begin": tomorrow, "time_end": null }))
+        .await;
+    session.insert(&task, &["13000000001"]).await;
+    session.result("start", json!({ "task_id": task })).await;
+    receiver.wait_for(4).await;
+}
+
+#[tokio::test]
 async fn a_task_waits_for_its_beginning() {
     let sandbox = Sandbox::start(SandboxConfig::default()).await;
     let session = sandbox.session().await;

@@ -1,0 +1,97 @@
+//! The whole gateway, on free ports and a folder of its own.
+
+use std::fs::OpenOptions;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use anyhow::anyhow;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use yeta_gateway::app::{self, AppError, Listeners};
+use yeta_gateway::config::Config;
+
+use crate::measure::server_runtime;
+
+/// The path of a push, and its secret.
+pub const PUSH_PATH: &str = "/v1/push/default/bench-push-secret/receiveCallRecord";
+
+/// What the names of the gateway's threads begin with.
+pub const THREADS: &[&str] = &["gateway", "store-writer", "fjall"];
+
+pub struct Gateway {
+    pub grpc: SocketAddr,
+    pub push: SocketAddr,
+    stop: CancellationToken,
+    task: Option<JoinHandle<Result<(), AppError>>>,
+    runtime: Runtime,
+    _store: TempDir,
+}
+
+/// Log lines are written as in production, JSON from `info` on, to where they cost nothing more.
+pub fn init_logging() -> anyhow::Result<()> {
+    let nowhere = OpenOptions::new().write(true).open("/dev/null")?;
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter("info")
+        .with_writer(Mutex::new(nowhere))
+        .try_init()
+        .map_err(|error| anyhow!(error))
+}
+
+impl Gateway {
+    /// Starts it before this platform.
+    pub fn start(platform: SocketAddr) -> anyhow::Result<Self> {
+        // Beside the build's own files: /tmp may be memory, where a sync costs nothing.
+        let store = TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let text = format!(
+            "[grpc]\n\
+             listen = '127.0.0.1:0'\n\
+             [push]\n\
+             listen = '127.0.0.1:0'\n\
+             [admin]\n\
+             listen = '127.0.0.1:0'\n\
+             [platform]\n\
+             base_url = 'http://{platform}'\n\
+             [[accounts]]\n\
+             name = 'default'\n\
+             app_key = 'key'\n\
+             app_secret = 'secret'\n\
+             push_secret = 'bench-push-secret'\n\
+             [store]\n\
+             path = '{}'\n",
+            store.path().display()
+        );
+        let config = Config::parse(&text, std::iter::empty())
+            .map_err(|faults| anyhow!("the gateway's configuration: {faults:?}"))?;
+        let runtime = server_runtime("gateway")?;
+        let listeners = runtime.block_on(Listeners::bind(&config))?;
+        let (grpc, push) = (address(&listeners.grpc)?, address(&listeners.push)?);
+        let stop = CancellationToken::new();
+        let task = runtime.spawn(app::run(config, listeners, stop.clone().cancelled_owned()));
+        Ok(Self {
+            grpc,
+            push,
+            stop,
+            task: Some(task),
+            runtime,
+            _store: store,
+        })
+    }
+
+    /// Stops it, and says how it went.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            self.runtime.block_on(task)??;
+        }
+        Ok(())
+    }
+}
+
+fn address(listener: &TcpListener) -> anyhow::Result<SocketAddr> {
+    Ok(listener.local_addr()?)
+}

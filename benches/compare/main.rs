@@ -1,0 +1,57 @@
+//! The gateway's three hot paths, each beside a bare comparator in one run.
+//!
+//! ```text
+//! cargo bench --bench compare                        all of them
+//! cargo bench --bench compare -- unary ingest        some of them
+//! cargo bench --bench compare -- delivery --quick    fewer, shorter rounds
+//! ```
+//!
+//! Rounds of the two sides alternate, so that whatever else the machine does falls on both, and
+//! each round gives a ratio; their median is what counts, their spread tells how far to trust it.
+//! Everything runs in this process, over real sockets, each part on threads of its own.
+
+mod delivery;
+mod gateway;
+mod ingest;
+mod load;
+mod measure;
+mod platform;
+mod records;
+mod rpc;
+mod unary;
+
+use measure::Plan;
+
+type Bench = fn(&Plan) -> anyhow::Result<()>;
+
+const BENCHES: [(&str, Bench); 3] = [
+    ("unary", unary::run),
+    ("ingest", ingest::run),
+    ("delivery", delivery::run),
+];
+
+fn main() -> anyhow::Result<()> {
+    // Cargo adds `--bench`.
+    let (flags, names): (Vec<_>, Vec<_>) = std::env::args()
+        .skip(1)
+        .partition(|argument| argument.starts_with("--"));
+    if let Some(name) = names.iter().find(|name| !is_bench(name)) {
+        anyhow::bail!("{name:?} is not one of: unary, ingest, delivery");
+    }
+    let plan = if flags.iter().any(|flag| flag == "--quick") {
+        Plan::QUICK
+    } else {
+        Plan::FULL
+    };
+    gateway::init_logging()?;
+    for (name, run) in BENCHES {
+        if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+            run(&plan)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_bench(name: &str) -> bool {
+    BENCHES.iter().any(|(bench, _)| *bench == name)
+}

@@ -1,0 +1,202 @@
+//! Rounds, ratios and their table.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context;
+use comfy_table::{CellAlignment, Table, presets::NOTHING};
+use hdrhistogram::Histogram;
+use tokio::runtime::{Builder, Runtime};
+
+/// How long to measure.
+pub struct Plan {
+    /// How many rounds each side has.
+    pub rounds: usize,
+    /// How long a round takes, where time bounds it.
+    pub round: Duration,
+}
+
+impl Plan {
+    pub const FULL: Self = Self {
+        rounds: 9,
+        round: Duration::from_secs(2),
+    };
+    pub const QUICK: Self = Self {
+        rounds: 3,
+        round: Duration::from_secs(1),
+    };
+}
+
+/// One of the two that are compared.
+pub struct Side<'a> {
+    pub name: &'a str,
+    /// Its threads' names begin with one of these.
+    pub threads: &'a [&'a str],
+    /// A round of it.
+    pub run: &'a dyn Fn() -> anyhow::Result<Sample>,
+}
+
+/// What one round of one side gave.
+pub struct Sample {
+    count: u64,
+    per_second: f64,
+    /// Of the side's own threads, for one of what it was asked for; in microseconds.
+    cpu_each: f64,
+    latency: Histogram<u64>,
+}
+
+impl Sample {
+    /// `latency` is empty where it means nothing.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub fn new(count: u64, took: Duration, latency: Histogram<u64>) -> Self {
+        Self {
+            count,
+            per_second: count as f64 / took.as_secs_f64(),
+            cpu_each: 0.0,
+            latency,
+        }
+    }
+}
+
+/// An empty histogram: of microseconds, up to a minute.
+pub fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 3).expect("bounds and digits that it offers")
+}
+
+pub fn record(latency: &mut Histogram<u64>, took: Duration) {
+    latency.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+}
+
+/// Lets the sides take turns and prints what came of it. The first turn of each only warms up.
+pub fn compare(title: &str, plan: &Plan, ours: &Side<'_>, bare: &Side<'_>) -> anyhow::Result<()> {
+    ours.round()?;
+    bare.round()?;
+    let (mut of_ours, mut of_bare) = (Vec::new(), Vec::new());
+    for round in 0..plan.rounds {
+        // Neither is always the one that comes after the other.
+        if round % 2 == 0 {
+            of_ours.push(ours.round()?);
+            of_bare.push(bare.round()?);
+        } else {
+            of_bare.push(bare.round()?);
+            of_ours.push(ours.round()?);
+        }
+    }
+    let pairs = of_ours.iter().zip(&of_bare);
+    let mut ratios: Vec<_> = pairs.map(|(a, b)| a.per_second / b.per_second).collect();
+    let ratio = median(&mut ratios);
+    print(
+        title,
+        plan.rounds,
+        &[(ours.name, &of_ours), (bare.name, &of_bare)],
+    );
+    println!(
+        " ratio {ratio:.2}  (from {:.2} to {:.2})",
+        ratios[0],
+        ratios[ratios.len() - 1]
+    );
+    Ok(())
+}
+
+/// Measures what has nothing to be compared with.
+pub fn measure(title: &str, rounds: usize, side: &Side<'_>) -> anyhow::Result<()> {
+    let samples: anyhow::Result<Vec<_>> = (0..rounds).map(|_| side.round()).collect();
+    print(title, rounds, &[(side.name, &samples?)]);
+    Ok(())
+}
+
+impl Side<'_> {
+    fn round(&self) -> anyhow::Result<Sample> {
+        let before = cpu_time(self.threads)?;
+        let sample = (self.run)()?;
+        let cpu = cpu_time(self.threads)?.saturating_sub(before);
+        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+        let cpu_each = cpu.as_secs_f64() * 1e6 / sample.count as f64;
+        Ok(Sample { cpu_each, ..sample })
+    }
+}
+
+/// The CPU time that threads with such names have used so far; nothing where there is no /proc.
+fn cpu_time(names: &[&str]) -> anyhow::Result<Duration> {
+    // In ticks of 10 ms on every Linux that there is.
+    const TICK: Duration = Duration::from_millis(10);
+    let mut ticks = 0;
+    let Ok(threads) = fs::read_dir("/proc/self/task") else {
+        return Ok(Duration::ZERO);
+    };
+    for thread in threads {
+        // A thread may end meanwhile.
+        let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else {
+            continue;
+        };
+        let (name, fields) = stat
+            .split_once('(')
+            .and_then(|(_, rest)| rest.rsplit_once(')'))
+            .context("a thread's name in its stat")?;
+        if names.iter().any(|wanted| name.starts_with(wanted)) {
+            // After the name, utime and stime are the 12th and the 13th.
+            for field in fields.split_whitespace().skip(11).take(2) {
+                ticks += field.parse::<u32>()?;
+            }
+        }
+    }
+    Ok(TICK * ticks)
+}
+
+fn print(title: &str, rounds: usize, sides: &[(&str, &[Sample])]) {
+    let mut table = Table::new();
+    let header = ["", "per second", "own CPU each", "p50", "p99"];
+    table.load_style(NOTHING).set_header(header);
+    for (name, samples) in sides {
+        table.add_row(row(name, samples));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("\n{title} ({rounds} rounds)\n{table}");
+}
+
+fn row(name: &str, samples: &[Sample]) -> [String; 5] {
+    let median_of = |value: fn(&Sample) -> f64| -> f64 {
+        median(&mut samples.iter().map(value).collect::<Vec<_>>())
+    };
+    let mut latency = latencies();
+    for sample in samples {
+        // Of the same bounds, so that adding cannot fail.
+        latency.add(&sample.latency).unwrap_or_default();
+    }
+    let quantile = |q| {
+        if latency.is_empty() {
+            return String::new();
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a minute at most")]
+        let ms = latency.value_at_quantile(q) as f64 / 1e3;
+        format!("{ms:.2} ms")
+    };
+    [
+        name.to_owned(),
+        format!("{:.0}", median_of(|sample| sample.per_second)),
+        format!("{:.2} µs", median_of(|sample| sample.cpu_each)),
+        quantile(0.5),
+        quantile(0.99),
+    ]
+}
+
+/// The median; leaves the values sorted.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Threads of a part of its own, as many as a process of its own would have here.
+pub fn server_runtime(name: &str) -> anyhow::Result<Runtime> {
+    Ok(Builder::new_multi_thread()
+        .thread_name(name)
+        .enable_all()
+        .build()?)
+}
+
+/// One thread, the caller's: what makes the load must not crowd out what carries it.
+pub fn client_runtime() -> anyhow::Result<Runtime> {
+    Ok(Builder::new_current_thread().enable_all().build()?)
+}
