@@ -54,6 +54,8 @@ pub struct Edge {
 
 /// A body that trickles in more slowly than this is given up.
 const BODY_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// So much of a body too large is taken in to let its sender come to an end.
+const MAX_DISCARDED_BYTES: usize = 64 << 20;
 /// What the platform looks for in the answer.
 const SUCCESS: &str = "success";
 
@@ -131,19 +133,31 @@ fn answer(result: PushResult) -> Response {
 impl Edge {
     /// Takes a push in; resolves to [`PushResult::Stored`] only when it is durable.
     async fn store(&self, account: &Account, module: &str, request: Request) -> PushResult {
-        let (parts, body) = request.into_parts();
+        let (parts, mut body) = request.into_parts();
         let max = self.config.max_body_bytes;
         let announced = body.size_hint().upper().unwrap_or(max as u64);
         if announced > max as u64 {
+            discard(body).await;
             return PushResult::TooLarge;
         }
         let wanted = permits(usize::try_from(announced).unwrap_or(max));
-        let Ok(_room) = self.buffer.acquire_many(wanted).await else {
+        let room = self.buffer.acquire_many(wanted);
+        let Ok(Ok(_room)) = timeout(self.config.append_timeout, room).await else {
+            tracing::warn!(
+                account = account.name,
+                module,
+                "push refused: too many wait to be stored"
+            );
             return PushResult::NotStored;
         };
-        let body = match read_body(body, max).await {
+        let body = match read_body(&mut body, max).await {
             Ok(body) => body,
-            Err(result) => return result,
+            Err(result) => {
+                if result == PushResult::TooLarge {
+                    discard(body).await;
+                }
+                return result;
+            }
         };
         let received = Received {
             account: &account.name,
@@ -176,7 +190,7 @@ impl Edge {
     }
 }
 
-async fn read_body(body: Body, max: usize) -> Result<Bytes, PushResult> {
+async fn read_body(body: &mut Body, max: usize) -> Result<Bytes, PushResult> {
     match timeout(BODY_READ_TIMEOUT, Limited::new(body, max).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
@@ -184,6 +198,22 @@ async fn read_body(body: Body, max: usize) -> Result<Bytes, PushResult> {
         }
         Ok(Err(_)) | Err(_) => Err(PushResult::Incomplete),
     }
+}
+
+/// Takes in the rest of a body and keeps nothing of it. An answer given before the sender is done
+/// would break its connection, and it would not learn what is wrong.
+async fn discard(mut body: Body) {
+    let rest = async {
+        let mut discarded = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            discarded += frame.data_ref().map_or(0, Bytes::len);
+            if discarded > MAX_DISCARDED_BYTES {
+                return;
+            }
+        }
+    };
+    // Who has not come to an end by now is cut off.
+    let _ = timeout(BODY_READ_TIMEOUT, rest).await;
 }
 
 fn content_type(headers: &HeaderMap) -> Option<&str> {

@@ -16,6 +16,7 @@ mod platform;
 mod pushes;
 mod relay;
 mod sandbox;
+mod secrecy;
 mod shutdown;
 mod streams;
 mod support;

@@ -495,6 +495,26 @@ async fn a_push_too_large_is_refused_and_one_just_small_enough_is_not() {
         .unwrap();
     assert_eq!(too_large.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(!too_large.is_success());
+    // Much too large, so that it cannot all be under way when the answer is known; also without
+    // its length told beforehand.
+    let body = "x".repeat(20 << 20);
+    let answer = app.http.push(&app.push, "receiveVoice", body).await;
+    assert_eq!(answer.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
+    let address = app.push.trim_start_matches("http://");
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /v1/push/default/{PUSH_SECRET}/receiveVoice HTTP/1.1\r\nhost: x\r\n\
+         connection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let chunk = format!("100000\r\n{}\r\n", "x".repeat(1 << 20));
+    for _ in 0..20 {
+        connection.write_all(chunk.as_bytes()).await.unwrap();
+    }
+    connection.write_all(b"0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     app.push("receiveVoice", "x".repeat(10_000)).await;
     assert_eq!(app.events().await.len(), 1);
 }
