@@ -56,7 +56,8 @@ async fn no_secret_number_or_body_is_written_whatever_is_logged_and_goes_wrong()
         );
     let more = format!(
         "[[accounts]]\nname = 'wrong'\napp_key = '{APP_KEY}'\napp_secret = '{WRONG_SECRET}'\n\
-         push_secret = '{PUSH_SECRET}'\n[[clients]]\nname = 'crm'\ntoken_sha256 = '{hash}'\n"
+         push_secret = '{PUSH_SECRET}'\n[[clients]]\nname = 'crm'\ntoken_sha256 = '{hash}'\n\
+         allow = ['outbound', 'config', 'subscribe']\naccounts = ['*']\n"
     );
     std::fs::write(&file, text + &more).unwrap();
     let gateway = Process::spawn(Process::command(folder.path())).await;
@@ -136,11 +137,11 @@ async fn call_and_fail(gateway: &Process, sandbox: &Sandbox, tap: &Tap) -> Strin
     let mut outbound = OutboundServiceClient::new(channel.clone());
     let mut config = ConfigServiceClient::new(channel);
     let call = |called: &str| CallOutRequest {
-        robot_id: "12345".into(),
-        line_num: "055112345678".into(),
-        call_column: vec!["客户手机号码".into()],
+        robot_id: "719".into(),
+        line_num: "69101338".into(),
+        call_column: vec!["客户手机号码".into(), "姓名".into()],
         call_list: vec![Row {
-            values: vec![called.to_owned()],
+            values: vec![called.to_owned(), "张先生".to_owned()],
         }],
         ..CallOutRequest::default()
     };
@@ -211,6 +212,10 @@ async fn call_and_fail(gateway: &Process, sandbox: &Sandbox, tap: &Tap) -> Strin
             .err(),
     );
     assert!(failures.len() > 10, "{failures:?}");
+    assert!(
+        sandbox.counts("callout").await["applied"] != 0,
+        "no call was placed"
+    );
     format!(
         "{failures:?}\n{}",
         failures.iter().map(Status::to_string).collect::<String>()
