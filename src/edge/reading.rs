@@ -56,6 +56,12 @@ impl Received<'_> {
             Ok((kind, payload)) => self.entry(id, raw, kind, payload, fields),
             Err(reason) => {
                 let payload = Payload::Unrecognized(self.unrecognized_payload(&raw, reason));
+                // All members belong to the rest, also those that were looked into above.
+                let members = match Json::parse(text) {
+                    Some(Json::Object(members)) => members,
+                    _ => Vec::new(),
+                };
+                let fields = Fields::new(members);
                 self.entry(id, raw, PushKind::Unrecognized, payload, fields)
             }
         }

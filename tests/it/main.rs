@@ -13,6 +13,7 @@ mod embedded;
 mod fake;
 mod fault_matrix;
 mod platform;
+mod pushes;
 mod relay;
 mod sandbox;
 mod support;

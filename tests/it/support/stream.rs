@@ -44,9 +44,12 @@ pub async fn next_message(
 
 /// The next event; progress before it is passed over.
 pub async fn next_event(stream: &mut Streaming<SubscribePushesResponse>) -> PushEvent {
-    loop {
-        if let SubscribePushesResponse::Event(event) = next_message(stream).await.unwrap() {
-            return *event;
+    let event = async {
+        loop {
+            if let SubscribePushesResponse::Event(event) = next_message(stream).await.unwrap() {
+                return *event;
+            }
         }
-    }
+    };
+    within("an event of the stream", event).await
 }

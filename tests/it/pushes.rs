@@ -1,0 +1,843 @@
+//! Pushes from POST to subscriber: every quirk of the platform is taken and delivered, no byte and
+//! no field of it is lost, and nothing is delivered twice or dropped.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use proptest::prelude::*;
+use prost::Message;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use yeta_gateway::edge::reading::{self, Received};
+use yeta_gateway::proto::push_event::Payload;
+use yeta_gateway::proto::{
+    CallDirection, CallRecordVariant, DialogHit, DialogNodeType, DialogRole, DialogTurn,
+    ListPushesRequest, PushEvent, PushKind, TaskResult,
+};
+use yeta_gateway::sandbox::quirks;
+
+use crate::support::{PUSH_SECRET, TestApp, earliest, next_event, record};
+
+impl TestApp {
+    /// Everything in the log, with raw bytes.
+    async fn events(&self) -> Vec<PushEvent> {
+        let request = ListPushesRequest {
+            page_size: 1000,
+            include_raw: true,
+            ..ListPushesRequest::default()
+        };
+        let page = self.pushes().list_pushes(request).await.unwrap();
+        let page = page.into_inner();
+        assert_eq!(page.next_page_token, "");
+        page.events
+    }
+
+    /// Pushes a body and gives the one event that came of it.
+    async fn delivered(&self, module: &str, body: &str) -> PushEvent {
+        let before = self.events().await.len();
+        self.push(module, body.to_owned()).await;
+        let mut events = self.events().await.split_off(before);
+        assert_eq!(events.len(), 1, "{events:?}");
+        events.remove(0)
+    }
+}
+
+/// What a quirk's body is to be delivered as: the bytes of each of its pushes.
+fn expected_raw(body: &[u8]) -> Vec<Bytes> {
+    let elements: Option<Vec<&serde_json::value::RawValue>> = serde_json::from_slice(body).ok();
+    match elements {
+        Some(elements) if !elements.is_empty() => elements
+            .into_iter()
+            .map(|element| Bytes::copy_from_slice(element.get().as_bytes()))
+            .collect(),
+        _ => vec![Bytes::copy_from_slice(body)],
+    }
+}
+
+/// What is delivered of all quirks, in their order: (quirk, raw bytes). An element of one array is
+/// another quirk's whole body: the same content, and so delivered once.
+fn expected_events() -> Vec<(&'static str, Bytes)> {
+    let mut contents = HashSet::new();
+    let mut expected = Vec::new();
+    for quirk in quirks() {
+        for raw in expected_raw(&quirk.body) {
+            let content = match serde_json::from_slice::<Value>(&raw) {
+                Ok(value) => value.to_string().into(),
+                Err(_) => raw.clone(),
+            };
+            if contents.insert((quirk.module, content)) {
+                expected.push((quirk.name, raw));
+            }
+        }
+    }
+    expected
+}
+
+/// The kind that each quirk's pushes are to be recognised as.
+fn expected_kind(quirk: &str, module: &str, raw: &[u8]) -> PushKind {
+    const UNRECOGNIZED: [&str; 9] = [
+        "empty_array",
+        "not_json",
+        "not_utf8",
+        "cut_short",
+        "empty_body",
+        "json_but_no_object",
+        "test_push",
+        "test_push_without_json",
+        "unknown_module",
+    ];
+    let object = raw.starts_with(b"{") || raw.starts_with(b"\xef\xbb\xbf{");
+    let object = object || raw.trim_ascii_start().starts_with(b"{");
+    if UNRECOGNIZED.contains(&quirk) || !object {
+        return PushKind::Unrecognized;
+    }
+    match module {
+        "receiveCallRecord" => PushKind::CallRecord,
+        "receiveVoice" => PushKind::Voice,
+        "receiveDialog" => PushKind::Dialog,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn every_quirk_is_answered_success_and_delivered_byte_for_byte_as_what_it_is() {
+    let app = TestApp::start().await;
+    let mut stream = app
+        .pushes()
+        .subscribe_pushes(earliest())
+        .await
+        .unwrap()
+        .into_inner();
+    let expected = expected_events();
+    for quirk in quirks() {
+        let uri = format!(
+            "{}/v1/push/default/{PUSH_SECRET}/{}",
+            app.push, quirk.module
+        );
+        let mut request = Request::post(uri);
+        if let Some(content_type) = quirk.content_type {
+            request = request.header("content-type", content_type);
+        }
+        let body = Bytes::from(quirk.body);
+        let request = request.body(Full::new(body.clone())).unwrap();
+        let answer = app.http.send(request).await.unwrap();
+        assert_eq!(
+            (answer.status, &*answer.text()),
+            (StatusCode::OK, "success"),
+            "{}",
+            quirk.name
+        );
+        for (_, raw) in expected.iter().filter(|(name, _)| *name == quirk.name) {
+            let event = next_event(&mut stream).await;
+            assert_eq!(event.raw_json, *raw, "{}", quirk.name);
+            let kind = expected_kind(quirk.name, quirk.module, raw);
+            assert_eq!(event.kind(), kind, "{}: {event:?}", quirk.name);
+            assert_eq!(event.account, "default");
+            if let Some(Payload::Unrecognized(unrecognized)) = &event.payload {
+                assert_eq!(unrecognized.module, quirk.module);
+                assert_eq!(
+                    unrecognized.content_type,
+                    quirk.content_type.unwrap_or_default()
+                );
+                assert_eq!(unrecognized.size, i64::try_from(raw.len()).unwrap());
+                assert_ne!(unrecognized.reason, "");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_quirk_sent_again_is_answered_success_and_not_delivered_again() {
+    let app = TestApp::start().await;
+    for _ in 0..2 {
+        for quirk in quirks() {
+            app.push(quirk.module, quirk.body).await;
+        }
+    }
+    let pushes = expected_events().len();
+    let events = app.events().await;
+    assert_eq!(events.len(), pushes);
+    let ids: HashMap<_, _> = events.iter().map(|event| (&event.event_id, ())).collect();
+    assert_eq!(ids.len(), pushes);
+}
+
+/// The body of the quirk of this name: the documents' own examples are among them.
+fn example(name: &str) -> String {
+    let quirk = quirks()
+        .into_iter()
+        .find(|quirk| quirk.name == name)
+        .unwrap();
+    String::from_utf8(quirk.body).unwrap()
+}
+
+#[tokio::test]
+async fn the_documents_call_records_are_read_whole() {
+    let app = TestApp::start().await;
+    let event = app
+        .delivered(
+            "receiveCallRecord",
+            &example("inbound_with_outbound_fields"),
+        )
+        .await;
+    assert_eq!(event.extra_fields, None);
+    let Some(Payload::CallRecord(record)) = event.payload else {
+        panic!("{event:?}")
+    };
+    assert_eq!(record.variant(), CallRecordVariant::Outbound);
+    assert_eq!(record.direction(), CallDirection::Inbound);
+    assert_eq!(record.task_result(), TaskResult::Success);
+    let texts = [
+        &record.business_id,
+        &record.app_id,
+        &record.robot_id,
+        &record.call_uuid,
+        &record.call_relation_id,
+        &record.task_id,
+        &record.task_data_id,
+        &record.caller,
+        &record.callee,
+        &record.task_result_code,
+        &record.task_result_desc,
+    ];
+    assert_eq!(
+        texts,
+        [
+            "2745",
+            "test",
+            "2745001",
+            "123425c-6483-11e8-b8fa-2769c24918cd",
+            "test-123",
+            "0",
+            "262381",
+            "055196866001",
+            "19900000001",
+            "0",
+            "成功",
+        ]
+    );
+    let times = [
+        record.time_dial,
+        record.time_ring,
+        record.time_answer,
+        record.time_hangup,
+    ];
+    assert_eq!(
+        times.map(Option::unwrap),
+        [
+            1_527_737_756_729,
+            1_527_737_757_449,
+            1_527_737_763_429,
+            1_527_737_784_829
+        ]
+    );
+    let numbers = [
+        record.direction_code,
+        record.duration_ring,
+        record.duration_call,
+        record.task_tries,
+    ];
+    assert_eq!(numbers.map(Option::unwrap), [1, 7, 28, 0]);
+    assert_eq!(record.task_row_index, Some(34_951_420));
+    assert_eq!(
+        record.task_row_head,
+        [
+            "客户手机号码",
+            "装货时间",
+            "装货地三级地址",
+            "卸货地三级地址"
+        ]
+    );
+    assert_eq!(
+        record.task_row_value,
+        [
+            "0271111111",
+            "3月13日",
+            "河北省张家口市张北县",
+            "天津市天津市宁河区"
+        ]
+    );
+
+    let event = app
+        .delivered("receiveCallRecord", &example("inbound_with_dials_times"))
+        .await;
+    assert_eq!(event.extra_fields, None);
+    let Some(Payload::CallRecord(record)) = event.payload else {
+        panic!("{event:?}")
+    };
+    assert_eq!(record.variant(), CallRecordVariant::Basic);
+    assert_eq!(
+        (&*record.caller, &*record.callee),
+        ("69102939", "15556985227")
+    );
+    assert_eq!(
+        (record.task_result(), record.task_row_index),
+        (TaskResult::Unspecified, None)
+    );
+}
+
+#[tokio::test]
+async fn the_documents_recording_is_read_whole() {
+    let app = TestApp::start().await;
+    let event = app
+        .delivered("receiveVoice", &example("relative_voice_url"))
+        .await;
+    assert_eq!(event.extra_fields, None);
+    let Some(Payload::Voice(voice)) = event.payload else {
+        panic!("{event:?}")
+    };
+    let path = "ant/4/ivr/0/2018/05/31/0/452263-7571100e-7afc-42aa-9d69-ac25805d45b6.wav";
+    assert_eq!(voice.url, path);
+    assert_eq!(
+        voice.absolute_url,
+        format!("http://voice.kxjlcc.com:9000/{path}")
+    );
+    assert_eq!((voice.size, voice.duration), (Some(1_043_244), Some(32)));
+    assert_eq!(voice.call_uuid, "809c825c-6483-11e8-b8db-2769c24918cd");
+    assert_eq!(
+        [&*voice.business_id, &*voice.app_id, &*voice.robot_id],
+        ["10527", "123", "10527"]
+    );
+}
+
+#[tokio::test]
+async fn the_documents_dialogs_are_read_whole() {
+    let app = TestApp::start().await;
+    let event = app
+        .delivered("receiveDialog", &example("dialog_with_later_fields"))
+        .await;
+    assert_eq!(event.extra_fields, None);
+    let Some(Payload::Dialog(dialog)) = event.payload else {
+        panic!("{event:?}")
+    };
+    assert_eq!(dialog.task_id, "3457986492696704");
+    assert_eq!(dialog.task_data_id, "346252615123869699");
+    assert_eq!(dialog.call_relation_id, "346252615123869699");
+    assert_eq!(
+        (dialog.time_begin, dialog.time_end),
+        (Some(1_618_795_847_425), Some(1_618_795_868_298))
+    );
+    let customer = DialogTurn {
+        seq: Some(6),
+        role: DialogRole::Customer.into(),
+        role_code: "customer".into(),
+        node_id: "words_node_9bdd01e7-1".into(),
+        node_name: "开场询问".into(),
+        node_type: DialogNodeType::Normal.into(),
+        node_type_code: "NormalNode".into(),
+        content_id: "a75f4j9uN32d440b13ac08m".into(),
+        text_robot: "喂,您好!".into(),
+        text_man: "你说".into(),
+        time_start: Some(1_618_795_849_743),
+        time_speaking: Some(1_618_795_858_958),
+        hits: vec![DialogHit {
+            hit: "肯定".into(),
+            pick: Some(true),
+            ..DialogHit::default()
+        }],
+        ..DialogTurn::default()
+    };
+    let robot = DialogTurn {
+        seq: Some(7),
+        role: DialogRole::Robot.into(),
+        role_code: "robot".into(),
+        node_id: "words_node_97ab88da-d".into(),
+        node_name: "优惠券介绍".into(),
+        node_type: DialogNodeType::Normal.into(),
+        node_type_code: "NormalNode".into(),
+        text_robot: "喂,您好!".into(),
+        time_start: Some(1_618_795_859_788),
+        ..DialogTurn::default()
+    };
+    assert_eq!(dialog.dialog, [customer, robot]);
+
+    let event = app
+        .delivered("receiveDialog", &example("dialog_with_earlier_fields"))
+        .await;
+    assert_eq!(event.extra_fields, None);
+    let Some(Payload::Dialog(dialog)) = event.payload else {
+        panic!("{event:?}")
+    };
+    let turns: Vec<_> = dialog
+        .dialog
+        .iter()
+        .map(|turn| (turn.seq, turn.role()))
+        .collect();
+    assert_eq!(
+        turns,
+        [
+            (Some(3), DialogRole::Robot),
+            (Some(4), DialogRole::Customer)
+        ]
+    );
+    assert_eq!(dialog.dialog[1].hits[0].hit, "任意回答");
+    assert!(dialog.dialog.iter().all(|turn| turn.extra_fields.is_none()));
+}
+
+#[tokio::test]
+async fn fields_that_the_proto_does_not_have_come_in_extra_fields() {
+    let app = TestApp::start().await;
+    let event = app
+        .delivered("receiveCallRecord", &example("unknown_fields"))
+        .await;
+    let extra = event.extra_fields.unwrap();
+    assert_eq!(
+        extra.fields.keys().collect::<Vec<_>>(),
+        ["new_field", "new_id"]
+    );
+    let event = app
+        .delivered("receiveDialog", &example("hit_as_object"))
+        .await;
+    let Some(Payload::Dialog(dialog)) = event.payload else {
+        panic!("{event:?}")
+    };
+    let turn = &dialog.dialog[0];
+    assert_eq!((&*turn.hits[0].hit, &*turn.hits[0].id), ("肯定", "17"));
+    let extra = turn.extra_fields.as_ref().unwrap();
+    assert_eq!(
+        extra.fields.keys().collect::<Vec<_>>(),
+        ["has_reply", "reject", "un_hit"]
+    );
+}
+
+#[tokio::test]
+async fn the_same_content_is_delivered_once_and_different_content_always() {
+    let app = TestApp::start().await;
+    let same = [
+        r#"{"call_uuid":"a","size":1,"x":{"p":[1,2],"q":"\u4f60"}}"#,
+        "{ \"size\": 1,\n\t\"x\": {\"q\": \"你\", \"p\": [1, 2]}, \"call_uuid\": \"a\" }",
+        "\u{feff}{\"call_uuid\":\"a\",\"size\":1,\"x\":{\"q\":\"你\",\"p\":[1,2]}}",
+        r#"[{"x":{"q":"你","p":[1,2]},"size":1,"call_uuid":"a"}]"#,
+    ];
+    for body in same {
+        app.push("receiveVoice", body).await;
+    }
+    assert_eq!(app.events().await.len(), 1);
+    let different = [
+        r#"{"call_uuid":"a","size":1.0,"x":{"p":[1,2],"q":"你"}}"#,
+        r#"{"call_uuid":"a","size":"1","x":{"p":[1,2],"q":"你"}}"#,
+        r#"{"call_uuid":"a","size":1,"x":{"p":[2,1],"q":"你"}}"#,
+        r#"{"call_uuid":"a","size":1,"x":{"p":[1,2],"q":"你 "}}"#,
+        r#"{"call_uuid":"a","size":1,"x":{"p":[1,2],"q":"你"},"y":null}"#,
+        r#"{"call_uuid":"a","size":1,"size":1,"x":{"p":[1,2],"q":"你"}}"#,
+        r#"{"call_uuid":"a","size":1,"x":{"p":[1,2],"q":"你"}"#,
+        r#"{"call_uuid":"a","size":1,"x":{"p":[1,2],"q":"你"} "#,
+    ];
+    for (i, body) in different.into_iter().enumerate() {
+        app.push("receiveVoice", body).await;
+        assert_eq!(app.events().await.len(), i + 2, "{body}");
+    }
+    // The module is part of what it is.
+    app.push("receiveDialog", same[0]).await;
+    assert_eq!(app.events().await.len(), different.len() + 2);
+}
+
+#[tokio::test]
+async fn pushes_at_the_same_time_of_the_same_body_are_stored_once() {
+    let app = TestApp::start().await;
+    let sent = (0..16).map(|_| app.push("receiveCallRecord", record("same")));
+    futures_util::future::join_all(sent).await;
+    assert_eq!(app.events().await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_array_is_taken_whole_in_its_order() {
+    let app = TestApp::start().await;
+    let records: Vec<_> = (0..300).map(|n| record(&format!("{n:03}"))).collect();
+    app.push("receiveCallRecord", format!("[ {} ]", records.join(" ,\n")))
+        .await;
+    let raw: Vec<_> = app
+        .events()
+        .await
+        .into_iter()
+        .map(|event| event.raw_json)
+        .collect();
+    assert_eq!(raw, records);
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_quite_right_is_answered_alike_whatever_is_wrong() {
+    let app = TestApp::start().await;
+    let wrong_secret = "x".repeat(PUSH_SECRET.len());
+    let mut answers = Vec::new();
+    for path in [
+        format!("/v1/push/default/{wrong_secret}/receiveVoice"),
+        format!("/v1/push/nobody/{PUSH_SECRET}/receiveVoice"),
+        format!("/v1/push/nobody/{wrong_secret}/receiveVoice"),
+        format!("/v1/push/default/{wrong_secret}/getDialogContext"),
+        format!("/v1/push/Default/{PUSH_SECRET}/receiveVoice"),
+        "/v1/push/default//receiveVoice".to_owned(),
+        "/v1/push/default/receiveVoice".to_owned(),
+        "/".to_owned(),
+    ] {
+        let request = Request::post(format!("{}{path}", app.push))
+            .body(Full::new(Bytes::from(record("a"))))
+            .unwrap();
+        answers.push(app.http.send(request).await.unwrap());
+    }
+    assert_eq!(answers[0].status, StatusCode::NOT_FOUND);
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0]),
+        "{answers:?}"
+    );
+    assert!(app.events().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_push_too_large_is_refused_and_one_just_small_enough_is_not() {
+    let app = TestApp::with(|config| config.push.max_body_bytes = 10_000).await;
+    let too_large = app
+        .http
+        .push(&app.push, "receiveVoice", "x".repeat(10_001))
+        .await
+        .unwrap();
+    assert_eq!(too_large.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(!too_large.is_success());
+    app.push("receiveVoice", "x".repeat(10_000)).await;
+    assert_eq!(app.events().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_whole_leaves_nothing() {
+    let app = TestApp::start().await;
+    let address = app.push.trim_start_matches("http://").to_owned();
+    let body = record("cut");
+    for head in [
+        format!("content-length: {}\r\n\r\n{}", body.len() + 1, body),
+        format!(
+            "transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n",
+            body.len()
+        ),
+    ] {
+        let mut connection = TcpStream::connect(&address).await.unwrap();
+        let request = format!(
+            "POST /v1/push/default/{PUSH_SECRET}/receiveCallRecord HTTP/1.1\r\nhost: x\r\n{head}"
+        );
+        connection.write_all(request.as_bytes()).await.unwrap();
+        connection.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        // The end of the connection: whatever was to be done is done.
+        let _ = connection.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(!answer.contains("success"), "{answer}");
+    }
+    assert!(app.events().await.is_empty());
+    app.push("receiveCallRecord", body).await;
+    assert_eq!(app.events().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_ringing_caller_always_gets_a_json_object() {
+    let context = BTreeMap::from([("姓名".to_owned(), "张三".to_owned())]);
+    let expected = json!(context);
+    let app = TestApp::with(|config| config.dialog_context.fallback = context).await;
+    for body in [r#"{"call_relation_id":"1111"}"#, "", "no json"] {
+        let answer = app
+            .http
+            .push(&app.push, "getDialogContext", body)
+            .await
+            .unwrap();
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(
+            serde_json::from_slice::<Value>(&answer.body).unwrap(),
+            expected
+        );
+    }
+    let app = TestApp::start().await;
+    let answer = app
+        .http
+        .push(&app.push, "getDialogContext", "{}")
+        .await
+        .unwrap();
+    assert_eq!(&*answer.text(), "{}");
+    let answer = app
+        .http
+        .push(&app.push, "analyzeSemantics", "{}")
+        .await
+        .unwrap();
+    assert_eq!(&*answer.text(), "[]");
+    assert!(app.events().await.is_empty());
+}
+
+/// Any JSON value, as deep and as odd as they come.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(|number| json!(number)),
+        Just(json!("")),
+        "\\PC{0,12}".prop_map(Value::from),
+        "-?[0-9]{1,20}(\\.0)?".prop_map(Value::from),
+        Just(json!("[\"a\",1]")),
+    ];
+    leaf.prop_recursive(3, 24, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::btree_map(any_name(), inner, 0..6).prop_map(|map| json!(map)),
+        ]
+    })
+}
+
+/// Documented names above all, so that the typed fields meet every kind of value.
+fn any_name() -> impl Strategy<Value = String> {
+    let documented = prop::sample::select(vec![
+        "business_id",
+        "app_id",
+        "robot_id",
+        "call_uuid",
+        "caller",
+        "callee",
+        "direction",
+        "time_answer",
+        "time_hangup",
+        "duration_ring",
+        "duration_call",
+        "call_relation_id",
+        "task_id",
+        "task_data_id",
+        "time_dial",
+        "task_result",
+        "task_result_desc",
+        "task_tries",
+        "task_row_index",
+        "task_row_head",
+        "task_row_value",
+        "url",
+        "size",
+        "duration",
+        "time_begin",
+        "tag_max",
+        "dialog",
+        "seq",
+        "role",
+        "node_type",
+        "hits",
+        "hit",
+        "pick",
+        "name",
+        "id",
+    ]);
+    prop_oneof![4 => documented.prop_map(str::to_owned), 1 => "\\PC{0,8}"]
+}
+
+fn read(module: &str, body: &[u8]) -> Vec<(PushEvent, Bytes)> {
+    let received = Received {
+        account: "default",
+        module,
+        content_type: None,
+        voice_base_url: "http://voice.example/",
+    };
+    let body = Bytes::copy_from_slice(body);
+    let read = reading::read(&received, &body);
+    let decode =
+        |entry: yeta_gateway::store::NewEntry| (PushEvent::decode(entry.event).unwrap(), entry.raw);
+    read.into_iter().map(decode).collect()
+}
+
+/// null and "" are what the platform sends for absent.
+fn is_absent(value: &Value) -> bool {
+    value.is_null() || value == ""
+}
+
+/// The payload with every field as protobuf's JSON has it, its own names.
+fn payload_json(event: &PushEvent) -> Value {
+    use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+    let pool = DescriptorPool::decode(yeta_gateway::proto::FILE_DESCRIPTOR_SET).unwrap();
+    let descriptor = pool.get_message_by_name("yeta.v1.PushEvent").unwrap();
+    let message = DynamicMessage::decode(descriptor, &*event.encode_to_vec()).unwrap();
+    let options = SerializeOptions::new().use_proto_field_name(true);
+    message
+        .serialize_with_options(serde_json::value::Serializer, &options)
+        .unwrap()
+}
+
+const TEXT_ALIASES: [(&str, &str); 4] = [
+    ("direction", "direction_code"),
+    ("task_result", "task_result_code"),
+    ("role", "role_code"),
+    ("node_type", "node_type_code"),
+];
+
+/// Whether a member's value stands in what was made of the object: as the typed field of its name
+/// with the same value, or in `extra_fields` with the same value.
+///
+/// The same value: of a typed field, the number or text that is written; within lists of objects,
+/// every member of each in turn. Zero and "" leave no trace in JSON, nor need they.
+fn check_member(name: &str, value: &Value, typed: &Value, extra: &Value) -> Result<(), String> {
+    if is_absent(value) {
+        return Ok(());
+    }
+    if let Some(kept) = extra.get(name) {
+        return same_in_struct(value, kept)
+            .then_some(())
+            .ok_or_else(|| format!("{name}: {value} became {kept}"));
+    }
+    let field = TEXT_ALIASES
+        .iter()
+        .find(|(from, _)| *from == name)
+        .map_or(name, |(_, to)| to);
+    let lost = || format!("{name}: {value} is in neither {typed} nor {extra}");
+    let kept = typed.get(field);
+    match (value, kept) {
+        (Value::Array(elements), None) if elements.is_empty() => Ok(()),
+        (Value::Array(_) | Value::Object(_), _) if name == "dialog" || name == "hits" => {
+            check_objects(value, kept.ok_or_else(lost)?)
+        }
+        (Value::Array(elements), Some(Value::Array(kept))) => {
+            let same = elements.len() == kept.len()
+                && elements.iter().zip(kept).all(|(a, b)| same_text(a, b));
+            same.then_some(()).ok_or_else(lost)
+        }
+        // A text alone is a list of one.
+        (value, Some(Value::Array(kept))) if kept.len() == 1 && same_text(value, &kept[0]) => {
+            Ok(())
+        }
+        // A list written as JSON inside a string.
+        (Value::String(text), Some(Value::Array(kept))) => {
+            let inner: Value = serde_json::from_str(text).map_err(|_| lost())?;
+            let inner = inner.as_array().ok_or_else(lost)?;
+            let same =
+                inner.len() == kept.len() && inner.iter().zip(kept).all(|(a, b)| same_text(a, b));
+            same.then_some(()).ok_or_else(lost)
+        }
+        (Value::String(text), None) if name.starts_with("task_row_") => {
+            (serde_json::from_str(text).ok() == Some(json!([])))
+                .then_some(())
+                .ok_or_else(lost)
+        }
+        (value, Some(kept)) => same_text(value, kept).then_some(()).ok_or_else(lost),
+        (_, None) => Err(lost()),
+    }
+}
+
+/// Lists of turns and of hits; one object alone is a list of one.
+fn check_objects(value: &Value, kept: &Value) -> Result<(), String> {
+    let alone = [value.clone()];
+    let objects = value.as_array().map_or(&alone[..], Vec::as_slice);
+    let kept = kept.as_array().cloned().unwrap_or_default();
+    for (object, kept) in objects.iter().zip(&kept) {
+        let nothing = json!({});
+        let extra = kept.get("extra_fields").unwrap_or(&nothing);
+        for (name, value) in object.as_object().into_iter().flatten() {
+            // The later shape's one hit joins the list; its name may stand in `hit`.
+            if (name == "hit" && value.is_object()) || name == "name" || name == "hits" {
+                continue;
+            }
+            check_member(name, value, kept, extra)?;
+        }
+    }
+    Ok(())
+}
+
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Null => Some(String::new()),
+        _ => None,
+    }
+}
+
+/// A number may stand for its text and the other way about.
+fn same_text(sent: &Value, kept: &Value) -> bool {
+    let (Some(sent), Some(kept)) = (text_of(sent), text_of(kept)) else {
+        return false;
+    };
+    if sent == kept {
+        return true;
+    }
+    let number = |text: &str| text.trim().parse::<f64>().ok();
+    let truth = |text: &str| match text.trim() {
+        "1" | "true" => Some(true),
+        "0" | "false" => Some(false),
+        _ => None,
+    };
+    number(&sent).is_some_and(|sent| number(&kept) == Some(sent))
+        || truth(&sent).is_some_and(|sent| truth(&kept) == Some(sent))
+}
+
+/// As `google.protobuf.Struct` has it: numbers are doubles, or texts where that is not exact.
+fn same_in_struct(sent: &Value, kept: &Value) -> bool {
+    match (sent, kept) {
+        (Value::Array(sent), Value::Array(kept)) => {
+            sent.len() == kept.len() && sent.iter().zip(kept).all(|(a, b)| same_in_struct(a, b))
+        }
+        (Value::Object(sent), Value::Object(kept)) => {
+            sent.len() == kept.len()
+                && sent.iter().all(|(name, sent)| {
+                    kept.get(name)
+                        .is_some_and(|kept| same_in_struct(sent, kept))
+                })
+        }
+        (Value::Number(sent), Value::Number(kept)) => sent.as_f64() == kept.as_f64(),
+        (Value::Number(sent), Value::String(kept)) => sent.to_string() == *kept,
+        (sent, kept) => sent == kept,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_bytes_are_pushed_become_entries_that_hold_them(
+        module in "receive(CallRecord|Voice|Dialog)|\\PC{0,12}",
+        body in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..200),
+            "\\PC{0,100}".prop_map(String::into_bytes),
+            r#"[\[\]{},:0-9a-c"\\ .eE+-]{0,60}"#.prop_map(String::into_bytes),
+        ],
+    ) {
+        let entries = read(&module, &body);
+        prop_assert!(!entries.is_empty());
+        for (event, raw) in &entries {
+            prop_assert!(event.payload.is_some());
+            prop_assert!(entries.len() > 1 || !raw.is_empty() || body.is_empty());
+            let inside = raw.is_empty() || body.windows(raw.len()).any(|window| window == raw);
+            prop_assert!(inside);
+        }
+        if !body.trim_ascii_start().starts_with(b"[") && !body.starts_with(b"\xef\xbb\xbf") {
+            prop_assert_eq!(entries.len(), 1);
+            prop_assert_eq!(&entries[0].1[..], &body[..]);
+        }
+    }
+
+    #[test]
+    fn no_member_of_an_object_is_lost(
+        module in "receive(CallRecord|Voice|Dialog)|other",
+        object in prop::collection::btree_map(any_name(), any_json(), 0..12),
+    ) {
+        let body = json!(object).to_string();
+        let entries = read(&module, body.as_bytes());
+        prop_assert_eq!(entries.len(), 1);
+        let (event, raw) = &entries[0];
+        prop_assert_eq!(&raw[..], body.as_bytes());
+        let all = payload_json(event);
+        let nothing = json!({});
+        let payload = ["call_record", "voice", "dialog"].iter().find_map(|name| all.get(name));
+        let extra = all.get("extra_fields").unwrap_or(&nothing);
+        for (name, value) in &object {
+            if let Err(lost) = check_member(name, value, payload.unwrap_or(&nothing), extra) {
+                prop_assert!(false, "{}", lost);
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_in_another_order_and_spacing_has_the_same_id(
+        object in prop::collection::btree_map(any_name(), any_json(), 0..8),
+    ) {
+        let reversed: Vec<_> = object
+            .iter()
+            .rev()
+            .map(|(name, value)| format!("{} :\t{value:#}", json!(name)))
+            .collect();
+        let a = read("receiveVoice", json!(object).to_string().as_bytes());
+        let b = read("receiveVoice", format!(" {{ {} }}\n", reversed.join(" , ")).as_bytes());
+        prop_assert_eq!(&a[0].0.event_id, &b[0].0.event_id);
+    }
+}
