@@ -265,6 +265,7 @@ impl Parts {
         let draining = async move {
             drain.cancelled().await;
             set_health(&health, ServingStatus::NotServing).await;
+            end_health_watches(&health).await;
         };
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -318,6 +319,15 @@ const SERVICES: [&str; 4] = [
 async fn set_health(health: &HealthReporter, status: ServingStatus) {
     for service in SERVICES {
         health.set_service_status(service, status).await;
+    }
+}
+
+/// Ends the streams of those who watch health, after their last word: they have no end of their
+/// own, and would hold their connections open for the whole grace.
+async fn end_health_watches(health: &HealthReporter) {
+    let mut health = health.clone();
+    for service in SERVICES {
+        health.clear_service_status(service).await;
     }
 }
 

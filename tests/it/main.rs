@@ -16,5 +16,6 @@ mod platform;
 mod pushes;
 mod relay;
 mod sandbox;
+mod shutdown;
 mod support;
 mod token;
