@@ -17,5 +17,6 @@ mod pushes;
 mod relay;
 mod sandbox;
 mod shutdown;
+mod streams;
 mod support;
 mod token;
