@@ -8,6 +8,7 @@ pub mod observe;
 mod outbound;
 pub mod overload;
 mod push;
+pub mod server;
 pub mod status;
 mod validate;
 
@@ -24,7 +25,7 @@ pub use validate::{Validate, Violations};
 
 /// What a request is answered whose handler panicked: a fault of the gateway.
 #[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
-pub fn panicked(panic: Box<dyn Any + Send>) -> Response<Body> {
+fn panicked(panic: Box<dyn Any + Send>) -> Response<Body> {
     let said = panic
         .downcast_ref::<String>()
         .map(String::as_str)

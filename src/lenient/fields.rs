@@ -82,12 +82,16 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// A truth value, also written as a string or as a number: 0 is false.
+    /// A truth value, also written as a string or as 0 or 1.
     pub fn bool(&mut self, name: &str) -> Option<bool> {
         self.take(name, |value| match text(value)?.trim() {
             "true" => Some(true),
             "false" => Some(false),
-            number => whole(number).map(|number| number != 0),
+            number => match whole(number)? {
+                0 => Some(false),
+                1 => Some(true),
+                _ => None,
+            },
         })
     }
 

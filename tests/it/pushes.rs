@@ -712,6 +712,10 @@ fn check_member(name: &str, value: &Value, typed: &Value, extra: &Value) -> Resu
                 && elements.iter().zip(kept).all(|(a, b)| same_text(a, b));
             same.then_some(()).ok_or_else(lost)
         }
+        // A text alone is a list of one.
+        (value, Some(Value::Array(kept))) if kept.len() == 1 && same_text(value, &kept[0]) => {
+            Ok(())
+        }
         // A list written as JSON inside a string.
         (Value::String(text), Some(Value::Array(kept))) => {
             let inner: Value = serde_json::from_str(text).map_err(|_| lost())?;
