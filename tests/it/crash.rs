@@ -136,7 +136,7 @@ async fn kill_again_and_again(
         place.send_replace(None);
         gateway.kill();
     }
-    println!("{KILLS} kills, {:?} to start each", starting / KILLS as u32);
+    println!("{KILLS} kills, {starting:?} to start all");
     let last = Process::spawn(Process::command(folder)).await;
     place.send_replace(Some(last.addresses.clone()));
     last

@@ -37,10 +37,7 @@ async fn no_secret_number_or_body_is_written_whatever_is_logged_and_goes_wrong()
     .await;
     let tap = Tap::start(&sandbox.base).await;
     let folder = tempfile::tempdir().unwrap();
-    let hash: String = Sha256::digest(CLIENT_TOKEN)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = hex(&Sha256::digest(CLIENT_TOKEN));
     Process::configure_with_platform(folder.path(), &tap.base, "platform.request_timeout = '2s'");
     let file = folder.path().join("gateway.toml");
     let text = std::fs::read_to_string(&file).unwrap();
@@ -98,7 +95,7 @@ async fn no_secret_number_or_body_is_written_whatever_is_logged_and_goes_wrong()
                 let at = line.find(&form).unwrap();
                 let from = line.floor_char_boundary(at.saturating_sub(300));
                 let to = line.floor_char_boundary(at + 500);
-                leaks += &format!("{secret}: {}\n", &line[from..to]);
+                leaks.extend([secret, ": ", &line[from..to], "\n"]);
             }
         }
     }
@@ -109,12 +106,17 @@ async fn no_secret_number_or_body_is_written_whatever_is_logged_and_goes_wrong()
 fn forms(secret: &str) -> [String; 3] {
     let bytes = secret.as_bytes();
     let list = format!("{bytes:?}");
-    let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     [
         secret.to_owned(),
         list.trim_matches(['[', ']']).to_owned(),
-        hex,
+        hex(bytes),
     ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// A request of the client, for an account.
@@ -244,7 +246,7 @@ async fn push_and_read(gateway: &Process) -> String {
         ("receiveVoice", IN_A_BODY.repeat(10_000)),
     ] {
         let answer = http.push(&at.push, module, body).await.unwrap();
-        shown += &format!("{} {}\n", answer.status, answer.text());
+        shown.extend([answer.status.as_str(), &answer.text(), "\n"]);
     }
     // Almost the right address; a body that ends too early.
     for uri in [

@@ -113,6 +113,7 @@ async fn a_stream_starts_where_it_is_told() {
     let mut stream = subscribe(&mut client, starting(None)).await;
     push_numbers(&app, 6..7).await;
     assert_eq!(call(&next_event(&mut stream).await), "6");
+    app.stop().await.unwrap();
 }
 
 #[tokio::test]

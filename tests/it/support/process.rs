@@ -147,11 +147,6 @@ impl Process {
         let status = eventually("the gateway's end", async || child.try_wait().unwrap()).await;
         (status, self.running.all_output().await)
     }
-
-    /// What has been written to standard output and standard error so far.
-    pub fn output(&self) -> String {
-        self.running.output.lock().unwrap().clone()
-    }
 }
 
 impl Running {
