@@ -12,6 +12,7 @@ mod disk;
 mod embedded;
 mod fake;
 mod fault_matrix;
+mod lossless;
 mod platform;
 mod pushes;
 mod relay;
