@@ -22,6 +22,10 @@ mod unary;
 
 use measure::Plan;
 
+/// The gateway's own; the comparators have it too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Bench = fn(&Plan) -> anyhow::Result<()>;
 
 const BENCHES: [(&str, Bench); 3] = [

@@ -1,5 +1,7 @@
 //! Rounds, ratios and their table.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::time::Duration;
 
@@ -107,26 +109,33 @@ pub fn measure(title: &str, rounds: usize, side: &Side<'_>) -> anyhow::Result<()
 
 impl Side<'_> {
     fn round(&self) -> anyhow::Result<Sample> {
-        let before = cpu_time(self.threads)?;
+        let before = cpu_times(self.threads)?;
         let sample = (self.run)()?;
-        let cpu = cpu_time(self.threads)?.saturating_sub(before);
+        let after = cpu_times(self.threads)?;
+        let cpu: Duration = after
+            .iter()
+            .map(|(thread, time)| {
+                time.saturating_sub(before.get(thread).copied().unwrap_or_default())
+            })
+            .sum();
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
         let cpu_each = cpu.as_secs_f64() * 1e6 / sample.count as f64;
         Ok(Sample { cpu_each, ..sample })
     }
 }
 
-/// The CPU time that threads with such names have used so far; nothing where there is no /proc.
-fn cpu_time(names: &[&str]) -> anyhow::Result<Duration> {
+/// The CPU time so far of each thread with such a name; nothing where there is no /proc.
+fn cpu_times(names: &[&str]) -> anyhow::Result<HashMap<OsString, Duration>> {
     // In ticks of 10 ms on every Linux that there is.
     const TICK: Duration = Duration::from_millis(10);
-    let mut ticks = 0;
+    let mut times = HashMap::new();
     let Ok(threads) = fs::read_dir("/proc/self/task") else {
-        return Ok(Duration::ZERO);
+        return Ok(times);
     };
     for thread in threads {
+        let thread = thread?;
         // A thread may end meanwhile.
-        let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else {
+        let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else {
             continue;
         };
         let (name, fields) = stat
@@ -135,12 +144,14 @@ fn cpu_time(names: &[&str]) -> anyhow::Result<Duration> {
             .context("a thread's name in its stat")?;
         if names.iter().any(|wanted| name.starts_with(wanted)) {
             // After the name, utime and stime are the 12th and the 13th.
+            let mut ticks = 0;
             for field in fields.split_whitespace().skip(11).take(2) {
                 ticks += field.parse::<u32>()?;
             }
+            times.insert(thread.file_name(), TICK * ticks);
         }
     }
-    Ok(TICK * ticks)
+    Ok(times)
 }
 
 fn print(title: &str, rounds: usize, sides: &[(&str, &[Sample])]) {
