@@ -65,20 +65,11 @@ impl PushService for Pushes {
         &self,
         request: Request<SubscribePushesRequest>,
     ) -> Result<Response<Frames>, Status> {
-        let caller = self
-            .clients
-            .authorize(request.metadata(), Permission::Subscribe)?;
-        let visible = self.visible(
-            &caller,
-            request.metadata(),
-            request.get_ref().filter.as_ref(),
-        )?;
+        let (caller, filter) = self.admit(&request, request.get_ref().filter.as_ref())?;
         let request = request.into_inner();
-        validate::check(&request)?;
         let start = subscribe_start(request.start);
         let position = relay::resolve(&self.log, &start).await;
         let position = position.map_err(|error| self.status(&error))?;
-        let filter = Filter::new(request.filter.unwrap_or_default(), visible);
         tracing::info!(client = caller.name(), ?start, "a subscriber has come");
         let reader = Reader::new(
             self.log.clone(),
@@ -98,16 +89,8 @@ impl PushService for Pushes {
         &self,
         request: Request<ListPushesRequest>,
     ) -> Result<Response<ListPushesResponse>, Status> {
-        let caller = self
-            .clients
-            .authorize(request.metadata(), Permission::Subscribe)?;
-        let visible = self.visible(
-            &caller,
-            request.metadata(),
-            request.get_ref().filter.as_ref(),
-        )?;
+        let (_, filter) = self.admit(&request, request.get_ref().filter.as_ref())?;
         let request = request.into_inner();
-        validate::check(&request)?;
         let until = request.until.map(system_time);
         let size = usize::try_from(request.page_size)
             .ok()
@@ -117,7 +100,7 @@ impl PushService for Pushes {
         let query = PageQuery {
             after: after.map_err(|error| self.status(&error))?,
             until,
-            filter: Filter::new(request.filter.unwrap_or_default(), visible),
+            filter,
             size: size.unwrap_or(PAGE_SIZE),
         };
         let page = relay::list(&self.log, &query)
@@ -140,6 +123,20 @@ impl PushService for Pushes {
 impl Pushes {
     fn status(&self, error: &relay::RelayError) -> Status {
         status::of_relay(error, |position| self.log.cursor(position))
+    }
+
+    /// Lets a reader in whose request is valid, with a filter that holds it to its accounts.
+    fn admit<R: validate::Validate>(
+        &self,
+        request: &Request<R>,
+        filter: Option<&PushFilter>,
+    ) -> Result<(Caller, Filter), Status> {
+        let metadata = request.metadata();
+        let caller = self.clients.authorize(metadata, Permission::Subscribe)?;
+        let visible = self.visible(&caller, metadata, filter)?;
+        validate::check(request.get_ref())?;
+        let filter = Filter::new(filter.cloned().unwrap_or_default(), visible);
+        Ok((caller, filter))
     }
 
     /// The accounts that a reader is held to; `None`: all. Naming one that is not the caller's is
