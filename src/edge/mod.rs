@@ -99,20 +99,12 @@ async fn receive(
         edge.metrics.count("", "", PushResult::NotFound);
         return StatusCode::NOT_FOUND.into_response();
     };
-    let result = match module.as_str() {
-        // A ringing caller waits for these: they are answered at once, and are no pushes.
-        "getDialogContext" => {
-            edge.metrics
-                .count(&account.name, &module, PushResult::Answered);
-            return axum::Json(&edge.config.dialog_context).into_response();
-        }
-        "analyzeSemantics" => {
-            edge.metrics
-                .count(&account.name, &module, PushResult::Answered);
-            return axum::Json(Vec::<()>::new()).into_response();
-        }
-        _ => edge.store(account, &module, request).await,
-    };
+    if let Some(answer) = edge.question(&module) {
+        edge.metrics
+            .count(&account.name, &module, PushResult::Answered);
+        return answer;
+    }
+    let result = edge.store(account, &module, request).await;
     edge.metrics
         .observe(&account.name, &module, result, started.elapsed());
     answer(result)
@@ -131,6 +123,15 @@ fn answer(result: PushResult) -> Response {
 }
 
 impl Edge {
+    /// The answer to a question, which is no push: a ringing caller waits for it.
+    fn question(&self, module: &str) -> Option<Response> {
+        match module {
+            "getDialogContext" => Some(axum::Json(&self.config.dialog_context).into_response()),
+            "analyzeSemantics" => Some(axum::Json(Vec::<()>::new()).into_response()),
+            _ => None,
+        }
+    }
+
     /// Takes a push in; resolves to [`PushResult::Stored`] only when it is durable.
     async fn store(&self, account: &Account, module: &str, request: Request) -> PushResult {
         let (parts, mut body) = request.into_parts();

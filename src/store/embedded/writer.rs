@@ -147,10 +147,7 @@ impl Writer {
         if requests.is_empty() {
             return;
         }
-        let outcome = self
-            .ensure_writable()
-            .and_then(|()| self.wait_for_database())
-            .and_then(|()| self.commit(&requests));
+        let outcome = self.make_writable().and_then(|()| self.commit(&requests));
         let mut appended = outcome.map(Vec::into_iter);
         for (entries, reply) in requests {
             let answer = match &mut appended {
@@ -227,8 +224,14 @@ impl Writer {
         self.shared.end.send_replace(self.state.end);
     }
 
+    /// Sees to it that a commit can begin, and will not wait inside the database.
+    fn make_writable(&mut self) -> Result<(), AppendError> {
+        self.ensure_open()?;
+        self.wait_for_database()
+    }
+
     /// Opens the database anew if an earlier failure has closed it to writes.
-    fn ensure_writable(&mut self) -> Result<(), AppendError> {
+    fn ensure_open(&mut self) -> Result<(), AppendError> {
         let broken = read(&self.shared.disk).as_ref().is_none_or(Disk::is_broken);
         if !broken {
             return Ok(());
@@ -318,10 +321,7 @@ impl Writer {
         if self.retiring.is_empty() {
             return;
         }
-        let retired = self
-            .ensure_writable()
-            .and_then(|()| self.wait_for_database())
-            .and_then(|()| self.try_retire_slice());
+        let retired = self.make_writable().and_then(|()| self.try_retire_slice());
         let more = retired.unwrap_or_else(|error| {
             tracing::warn!(%error, "retention could not remove old pushes; trying again later");
             false
