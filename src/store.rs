@@ -6,6 +6,8 @@
 
 pub mod embedded;
 mod entry;
+mod filter;
+pub mod subscriptions;
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -14,6 +16,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub use self::entry::{Entry, NewEntry, place};
+pub use self::filter::Filter;
 use crate::push::{Cursor, CursorError, Position, StoreId};
 
 /// An append-only, durable, deduplicating log of pushes.

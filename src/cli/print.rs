@@ -10,8 +10,8 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use yeta_gateway::proto::push_event::Payload;
 use yeta_gateway::proto::{
-    CallRecord, CallRecordVariant, Dialog, DialogRole, FILE_DESCRIPTOR_SET, PushEvent, TaskResult,
-    Voice,
+    Call, CallRecord, CallRecordVariant, Dialog, DialogRole, FILE_DESCRIPTOR_SET, PushEvent,
+    TaskResult, Voice,
 };
 
 /// A message of this name as a line of JSON, by protobuf's own rules.
@@ -62,6 +62,7 @@ pub fn line(event: &PushEvent) -> String {
         Some(Payload::CallRecord(record)) => (AnsiColor::Green, "record", of_record(record)),
         Some(Payload::Voice(voice)) => (AnsiColor::Cyan, "voice", of_voice(voice)),
         Some(Payload::Dialog(dialog)) => (AnsiColor::Magenta, "dialog", of_dialog(dialog)),
+        Some(Payload::Call(whole)) => (AnsiColor::Blue, "call", of_call(whole)),
         Some(Payload::Unrecognized(push)) => {
             let text = format!("{} ({} bytes): {}", push.module, push.size, push.reason);
             (AnsiColor::Yellow, "unrecognized", text)
@@ -113,6 +114,19 @@ fn of_dialog(dialog: &Dialog) -> String {
         "{} {turns} turns{}",
         call(&dialog.call_uuid),
         said.unwrap_or_default()
+    )
+}
+
+fn of_call(whole: &Call) -> String {
+    let state = whole.state().as_str_name();
+    let outcome = whole.outcome().as_str_name();
+    format!(
+        "{} {:<9} {} {} {} s",
+        call(&whole.call_uuid),
+        state.trim_start_matches("CALL_STATE_").to_lowercase(),
+        masked(&whole.callee),
+        outcome.trim_start_matches("CALL_OUTCOME_").to_lowercase(),
+        whole.duration_call.unwrap_or_default(),
     )
 }
 

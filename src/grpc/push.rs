@@ -16,13 +16,14 @@ use super::validate::{self, Violations};
 use crate::config::Permission;
 use crate::proto::push_service_server::{PushService, PushServiceServer};
 use crate::proto::{
-    EncodedEvent, ListPushesRequest, ListPushesResponse, Position, PushEvent, PushFilter,
-    SubscribeProgress, SubscribePushesRequest, SubscribePushesResponse, list_pushes_request,
-    subscribe_pushes_request,
+    AckPushesRequest, AckPushesResponse, EncodedEvent, ExtendAckDeadlineRequest,
+    ExtendAckDeadlineResponse, ListPushesRequest, ListPushesResponse, NackPushesRequest,
+    NackPushesResponse, Position, PushEvent, PushFilter, SubscribeProgress, SubscribePushesRequest,
+    SubscribePushesResponse, list_pushes_request, subscribe_pushes_request,
 };
 use crate::relay::metrics::RelayMetrics;
-use crate::relay::{self, Filter, PageQuery, Reader, Start, Step};
-use crate::store::{Entry, PushLog};
+use crate::relay::{self, PageQuery, Reader, Start, Step};
+use crate::store::{Entry, Filter, PushLog};
 
 /// The service's implementation.
 pub struct Pushes {
@@ -117,6 +118,27 @@ impl PushService for Pushes {
                 .map(|cursor| cursor.to_string())
                 .unwrap_or_default(),
         }))
+    }
+
+    async fn ack_pushes(
+        &self,
+        _: Request<AckPushesRequest>,
+    ) -> Result<Response<AckPushesResponse>, Status> {
+        Err(Status::unimplemented("not served yet"))
+    }
+
+    async fn nack_pushes(
+        &self,
+        _: Request<NackPushesRequest>,
+    ) -> Result<Response<NackPushesResponse>, Status> {
+        Err(Status::unimplemented("not served yet"))
+    }
+
+    async fn extend_ack_deadline(
+        &self,
+        _: Request<ExtendAckDeadlineRequest>,
+    ) -> Result<Response<ExtendAckDeadlineResponse>, Status> {
+        Err(Status::unimplemented("not served yet"))
     }
 }
 

@@ -4,12 +4,10 @@
 //! subscriber costs little and delays nobody. There is no queue that could overflow: the log is
 //! the buffer.
 
-mod filter;
 pub mod metrics;
 mod page;
 mod reader;
 
-pub use self::filter::Filter;
 pub use self::page::{Page, PageQuery, list};
 pub use self::reader::{Reader, Step};
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{BATCH, Filter, RelayError};
+use super::{BATCH, RelayError};
 use crate::push::{Cursor, Position};
-use crate::store::{Entry, PushLog};
+use crate::store::{Entry, Filter, PushLog};
 
 /// What a page is to hold.
 #[derive(Debug)]

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::metrics::RelayMetrics;
-use super::{BATCH, Filter, RelayError};
+use super::{BATCH, RelayError};
 use crate::push::{Cursor, Position};
-use crate::store::{Batch, Entry, PushLog, ReadError};
+use crate::store::{Batch, Entry, Filter, PushLog, ReadError};
 
 /// What a reader has come to.
 #[derive(Clone, Debug)]

@@ -12,8 +12,9 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use yeta_gateway::proto::push_service_server::{PushService, PushServiceServer};
 use yeta_gateway::proto::{
-    EncodedEvent, ListPushesRequest, ListPushesResponse, SubscribePushesRequest,
-    SubscribePushesResponse,
+    AckPushesRequest, AckPushesResponse, EncodedEvent, ExtendAckDeadlineRequest,
+    ExtendAckDeadlineResponse, ListPushesRequest, ListPushesResponse, NackPushesRequest,
+    NackPushesResponse, SubscribePushesRequest, SubscribePushesResponse,
 };
 
 use crate::measure::server_runtime;
@@ -70,6 +71,27 @@ impl PushService for Pushes {
         &self,
         _: Request<ListPushesRequest>,
     ) -> Result<Response<ListPushesResponse>, Status> {
+        Err(Status::unimplemented("not what is measured here"))
+    }
+
+    async fn ack_pushes(
+        &self,
+        _: Request<AckPushesRequest>,
+    ) -> Result<Response<AckPushesResponse>, Status> {
+        Err(Status::unimplemented("not what is measured here"))
+    }
+
+    async fn nack_pushes(
+        &self,
+        _: Request<NackPushesRequest>,
+    ) -> Result<Response<NackPushesResponse>, Status> {
+        Err(Status::unimplemented("not what is measured here"))
+    }
+
+    async fn extend_ack_deadline(
+        &self,
+        _: Request<ExtendAckDeadlineRequest>,
+    ) -> Result<Response<ExtendAckDeadlineResponse>, Status> {
         Err(Status::unimplemented("not what is measured here"))
     }
 }

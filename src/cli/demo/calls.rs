@@ -56,7 +56,7 @@ impl Call {
             Payload::CallRecord(_) => self.basic = true,
             Payload::Voice(voice) => self.voice = Some(voice),
             Payload::Dialog(dialog) => self.dialog = Some(dialog),
-            Payload::Unrecognized(_) => {}
+            Payload::Call(_) | Payload::Unrecognized(_) => {}
         }
     }
 
@@ -138,7 +138,7 @@ fn call_of(event: PushEvent) -> Option<(String, Payload)> {
         Payload::CallRecord(record) => &record.call_uuid,
         Payload::Voice(voice) => &voice.call_uuid,
         Payload::Dialog(dialog) => &dialog.call_uuid,
-        Payload::Unrecognized(_) => return None,
+        Payload::Call(_) | Payload::Unrecognized(_) => return None,
     };
     Some((call_uuid.clone(), payload))
 }

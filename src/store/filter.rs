@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::Entry;
 use crate::proto::push_event::Payload;
 use crate::proto::{PushEvent, PushFilter};
-use crate::store::Entry;
 
 /// A filter: within a list any value matches, between lists all must.
 #[derive(Clone, Debug, Default)]
@@ -112,6 +112,14 @@ impl<'a> Ids<'a> {
                 task_data: &dialog.task_data_id,
                 call_relation: &dialog.call_relation_id,
                 call: &dialog.call_uuid,
+            },
+            Some(Payload::Call(call)) => Self {
+                app: &call.app_id,
+                robot: &call.robot_id,
+                task: &call.task_id,
+                task_data: &call.task_data_id,
+                call_relation: &call.call_relation_id,
+                call: &call.call_uuid,
             },
             Some(Payload::Unrecognized(_)) | None => Self::default(),
         }
