@@ -76,6 +76,16 @@ pub trait PushLog: Send + Sync + 'static {
     }
 }
 
+/// Small facts that the gateway must remember across restarts, by key, beside the log.
+#[async_trait]
+pub trait Notes: Send + Sync + 'static {
+    /// Remembers a fact in place of an earlier one; resolves once it survives kill −9.
+    async fn put(&self, key: &str, value: Vec<u8>) -> Result<(), AppendError>;
+
+    /// The fact remembered under a key.
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ReadError>;
+}
+
 /// What became of an entry that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
