@@ -68,6 +68,8 @@ struct Inner {
     /// What is to be written beside the state.
     unsaved: Vec<Write>,
     dead_letters: u64,
+    /// Where the log began when that was last looked at.
+    earliest: Position,
     /// Why there is nothing more to come, once that is so.
     ended: Option<SubscriptionError>,
 }
@@ -122,6 +124,7 @@ impl Subscription {
             pump: None,
             unsaved: Vec::new(),
             dead_letters,
+            earliest: Position::START,
             ended: None,
         };
         Self {
@@ -142,8 +145,7 @@ impl Subscription {
         &self.common
     }
 
-    pub fn info(self: &Arc<Self>) -> Info {
-        self.lose_retired();
+    pub fn info(&self) -> Info {
         let inner = self.lock();
         let (unacked, oldest) = inner.state.unacked();
         Info {
@@ -318,6 +320,12 @@ impl Subscription {
         let mut inner = self.lock();
         inner.remove_dead(self.key, dead);
         inner.state.count_lost(dead.len() as u64);
+        drop(inner);
+        tracing::error!(
+            subscription = self.name,
+            lost = dead.len(),
+            "dead letters were lost to a subscription: their events are gone from the log"
+        );
     }
 
     /// Ends it for all members.
@@ -412,12 +420,19 @@ impl Subscription {
         }
     }
 
-    /// Passes over what retention has removed.
-    pub fn lose_retired(self: &Arc<Self>) {
-        let earliest = self.common.log.earliest().0;
-        if self.lock().state.read_to() < earliest {
-            self.lose(1..=earliest, "retention removed them first");
+    /// Passes over what retention has removed since this was last asked; tells whether dead
+    /// letters may be among it, up to which position.
+    pub fn lose_retired(self: &Arc<Self>) -> Option<Position> {
+        let earliest = self.common.log.earliest();
+        {
+            let mut inner = self.lock();
+            if inner.earliest == earliest {
+                return None;
+            }
+            inner.earliest = earliest;
         }
+        self.lose(1..=earliest.0, "retention removed them first");
+        (self.lock().dead_letters > 0).then_some(earliest)
     }
 
     /// Hands out what can be, and wakes those who got something.
