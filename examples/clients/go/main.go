@@ -1,7 +1,9 @@
-// Command calls calls two numbers through yeta-gateway and prints what comes
-// back of the calls.
+// Command calls shows the three ways to the results of calls through yeta-gateway.
 //
-//	go generate && go run . [ADDRESS]
+//	go generate
+//	go run . watch  [ADDRESS]   calls two numbers and waits for what becomes of each call
+//	go run . worker [ADDRESS]   processes the results of calls, sharing them with other workers
+//	go run . reader [ADDRESS]   prints every push, and keeps its own place
 package main
 
 import (
@@ -9,17 +11,22 @@ import (
 	"fmt"
 	"log"
 	"os"
-	"time"
+	"os/signal"
+	"syscall"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 
 	yeta "yeta-gateway.example/calls/gen/yeta/v1"
 )
 
 //go:generate buf generate
+
+var programs = map[string]func(context.Context, *grpc.ClientConn) error{
+	"reader": reader,
+	"watch":  watch,
+	"worker": worker,
+}
 
 var rows = []*yeta.Row{
 	{Values: []string{"13000000001", "张先生"}},
@@ -31,119 +38,42 @@ func main() {
 	if fromEnv := os.Getenv("YETA_GATEWAY"); fromEnv != "" {
 		address = fromEnv
 	}
-	if len(os.Args) > 1 {
-		address = os.Args[1]
+	if len(os.Args) > 2 {
+		address = os.Args[2]
 	}
-	if err := run(context.Background(), address); err != nil {
+	if len(os.Args) < 2 || programs[os.Args[1]] == nil {
+		log.Fatal("usage: calls watch|worker|reader [ADDRESS]")
+	}
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := programs[os.Args[1]](ctx, conn); err != nil && ctx.Err() == nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, address string) error {
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-
+// callOutRequest asks for two rows to be called, by a robot of the account on a
+// line that is free.
+func callOutRequest(ctx context.Context, conn *grpc.ClientConn) (*yeta.CallOutRequest, error) {
 	config, err := yeta.NewConfigServiceClient(conn).QueryConfig(ctx, &yeta.QueryConfigRequest{})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, robot := range config.Robots {
 		for _, line := range config.Lines {
 			if robot.RobotId == "719" && line.Status == yeta.LineStatus_LINE_STATUS_IDLE {
-				return call(ctx, conn, robot, line)
+				return &yeta.CallOutRequest{
+					RobotId:    robot.RobotId,
+					LineNum:    line.LineNum,
+					CallColumn: robot.CallColumn, // such as 客户手机号码, 姓名
+					CallList:   rows,
+				}, nil
 			}
 		}
 	}
-	return fmt.Errorf("no idle line, or no robot 719")
-}
-
-func call(ctx context.Context, conn *grpc.ClientConn, robot *yeta.Robot, line *yeta.Line) error {
-	// README:begin
-	called, err := yeta.NewOutboundServiceClient(conn).CallOut(ctx, &yeta.CallOutRequest{
-		RobotId: robot.RobotId, LineNum: line.LineNum, CallColumn: robot.CallColumn, CallList: rows,
-	})
-	if err != nil {
-		return err
-	}
-	pushes, calls := yeta.NewPushServiceClient(conn), newCalls(called.TaskDataIds)
-	cursor := called.PushCursor // a stream from here misses nothing of these calls
-	for !calls.complete() {
-		stream, err := pushes.SubscribePushes(ctx, &yeta.SubscribePushesRequest{
-			Start:  &yeta.SubscribePushesRequest_Cursor{Cursor: cursor},
-			Filter: &yeta.PushFilter{TaskDataIds: called.TaskDataIds},
-		})
-		for err == nil && !calls.complete() {
-			var response *yeta.SubscribePushesResponse
-			if response, err = stream.Recv(); err == nil {
-				cursor = calls.take(response) // of the event or the progress: keep it
-			}
-		}
-		if err != nil && status.Code(err) != codes.Unavailable {
-			return err
-		} else if err != nil {
-			time.Sleep(time.Second) // the gateway restarts; then we go on from the cursor
-		}
-	}
-	// README:end
-	return nil
-}
-
-// calls knows what is still to come of each call: two records, and if it was
-// answered a recording and a dialog. They come in any order.
-type calls struct {
-	pushes   map[string]int
-	answered map[string]bool
-}
-
-func newCalls(taskDataIDs []string) *calls {
-	c := &calls{pushes: map[string]int{}, answered: map[string]bool{}}
-	for _, id := range taskDataIDs {
-		c.pushes[id] = 0
-	}
-	fmt.Println("called:", taskDataIDs)
-	return c
-}
-
-func (c *calls) complete() bool {
-	for id, pushes := range c.pushes {
-		if pushes < 2 || c.answered[id] && pushes < 4 {
-			return false
-		}
-	}
-	return true
-}
-
-// take prints an event, and returns the cursor to go on from.
-func (c *calls) take(response *yeta.SubscribePushesResponse) string {
-	event := response.GetEvent()
-	if event == nil {
-		return response.GetProgress().GetCursor()
-	}
-	switch push := event.Payload.(type) {
-	case *yeta.PushEvent_CallRecord:
-		record := push.CallRecord
-		fmt.Println("call record", record.Variant, record.TaskResultDesc, record.GetDurationCall(), "s")
-		c.count(record.TaskDataId, record.GetTimeAnswer() > 0)
-	case *yeta.PushEvent_Voice:
-		fmt.Println("recording  ", push.Voice.AbsoluteUrl, push.Voice.GetDuration(), "s")
-		c.count(push.Voice.TaskDataId, true)
-	case *yeta.PushEvent_Dialog:
-		for _, turn := range push.Dialog.Dialog {
-			text := turn.TextMan
-			if text == "" {
-				text = turn.TextRobot
-			}
-			fmt.Printf("dialog      %s: %s\n", turn.RoleCode, text)
-		}
-		c.count(push.Dialog.TaskDataId, true)
-	}
-	return event.Cursor
-}
-
-func (c *calls) count(taskDataID string, answered bool) {
-	c.pushes[taskDataID]++
-	c.answered[taskDataID] = c.answered[taskDataID] || answered
+	return nil, fmt.Errorf("no idle line, or no robot 719")
 }
