@@ -20,5 +20,6 @@ mod sandbox;
 mod secrecy;
 mod shutdown;
 mod streams;
+mod subscriptions;
 mod support;
 mod token;
