@@ -156,8 +156,11 @@ impl State {
         first.map_or(self.read_to, |(number, _)| number - 1)
     }
 
-    pub fn read_to(&self) -> u64 {
-        self.read_to
+    /// Everything up to here has been handed out or left out.
+    pub fn handed_out(&self) -> u64 {
+        let is_new = |open: &Open| open.tag.is_none() && !open.is_exception;
+        let first = self.open.iter().find(|(_, open)| is_new(open));
+        first.map_or(self.read_to, |(number, _)| number - 1)
     }
 
     pub fn epoch(&self) -> u64 {

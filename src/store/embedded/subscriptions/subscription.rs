@@ -124,7 +124,7 @@ impl Subscription {
             spec: inner.spec.clone(),
             created_at: time(self.created_at_ms),
             place: Position(inner.state.place()),
-            handed_out: Position(inner.state.read_to()),
+            handed_out: Position(inner.state.handed_out()),
             unacked,
             oldest_unacked: oldest.map(time),
             members: u32::try_from(inner.state.members()).unwrap_or(u32::MAX),
@@ -189,8 +189,9 @@ impl Subscription {
     pub fn ask(&self, member: MemberId) -> Result<Option<Handed>, SubscriptionError> {
         let mut inner = self.lock();
         inner.check()?;
-        inner.state.ask(member);
         let mut handed = inner.collect(member);
+        // Whoever has been handed something asks for more by coming back.
+        inner.state.ask(member, handed.is_none());
         if handed.is_none() {
             self.hand_out(&mut inner);
             handed = inner.collect(member);
