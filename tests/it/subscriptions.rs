@@ -39,6 +39,9 @@ use crate::support::{eventually, within};
 /// The subscription that most tests have.
 const NAME: &str = "billing";
 
+/// So many subscriptions there may be.
+const MAX: usize = 20;
+
 /// A deadline that does not pass while a test runs.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -83,7 +86,7 @@ impl Engine {
 
     async fn open(&self) -> Opened {
         let log = Arc::new(EmbeddedLog::open(self.options.clone()).await.unwrap());
-        let subscriptions = Arc::new(EmbeddedSubscriptions::open(log.clone()).await.unwrap());
+        let subscriptions = Arc::new(EmbeddedSubscriptions::open(log.clone(), MAX).await.unwrap());
         Opened { log, subscriptions }
     }
 

@@ -35,12 +35,12 @@ async fn what_the_filter_leaves_out_is_not_handed_out_and_settled() {
     let mut wanted = spec(LONG);
     wanted.filter = of_account("sales");
     let opened = Opened::with(&engine, wanted).await;
-    let mut member = opened.member(100).await;
     for n in 0..10 {
         opened.append_to("default", [format!("other {n}")]).await;
         opened.append_to("sales", [format!("push {n}")]).await;
     }
     let end = opened.append_to("default", ["other"]).await;
+    let mut member = opened.member(100).await;
     let got = take(&mut member, 10).await;
     assert_eq!(contents(&got), numbered(0..10));
     opened.ack_all(&got).await;
@@ -129,7 +129,7 @@ async fn two_hungry_members_share_a_burst_equally() {
     let engine = Engine::new();
     let opened = Opened::with(&engine, spec(LONG)).await;
     let members = [opened.member(1000).await, opened.member(1000).await];
-    let [one, other] = share(&opened, members, 100).await;
+    let [one, other] = share(&opened, members, 40).await;
     assert!(one.abs_diff(other) <= 2, "{one} and {other}");
 }
 

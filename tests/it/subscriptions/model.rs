@@ -12,7 +12,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use yeta_gateway::push::Position;
 use yeta_gateway::store::subscriptions::{
-    AckOutcome, Change, Delivery, Handed, Member, Nack, Subscriptions, Window,
+    AckOutcome, Change, Delivery, Handed, Member, Nack, Window,
 };
 
 use super::{Engine, LONG, NAME, Opened, after, at_once, id_of, of_account, park, some, spec};

@@ -6,8 +6,8 @@ use yeta_gateway::push::Position;
 use yeta_gateway::store::subscriptions::{AckOutcome, Backoff, Change, Spec, SubscriptionError};
 
 use super::{
-    Engine, LONG, NAME, Opened, SHORT, assert_not_found, assert_waits, at_once, attempts, content,
-    contents, ids, numbered, of_account, park, spec, take, take_one, window,
+    Engine, LONG, MAX, NAME, Opened, SHORT, assert_not_found, assert_waits, at_once, attempts,
+    content, contents, ids, numbered, of_account, park, spec, take, take_one, window,
 };
 
 fn paused(paused: bool) -> Change {
@@ -41,6 +41,29 @@ async fn two_who_create_the_same_name_at_once_are_told_apart() {
             .iter()
             .all(|result| matches!(result, Ok(()) | Err(SubscriptionError::AlreadyExists(_))))
     );
+}
+
+#[tokio::test]
+async fn there_are_no_more_subscriptions_than_there_may_be() {
+    let engine = Engine::new();
+    let opened = engine.open().await;
+    for n in 0..MAX {
+        let name = n.to_string();
+        let created = opened.create(&name, spec(LONG), Position::START).await;
+        created.unwrap();
+    }
+    for _ in 0..2 {
+        let refused = opened.create(NAME, spec(LONG), Position::START).await;
+        assert!(
+            matches!(refused, Err(SubscriptionError::TooMany(MAX))),
+            "{refused:?}"
+        );
+    }
+    opened.delete("7").await.unwrap();
+    opened
+        .create(NAME, spec(LONG), Position::START)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
