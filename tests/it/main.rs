@@ -21,5 +21,6 @@ mod sandbox;
 mod secrecy;
 mod shutdown;
 mod streams;
+mod subscriptions;
 mod support;
 mod token;

@@ -189,8 +189,9 @@ impl Subscription {
     pub fn ask(&self, member: MemberId) -> Result<Option<Handed>, SubscriptionError> {
         let mut inner = self.lock();
         inner.check()?;
-        inner.state.ask(member);
         let mut handed = inner.collect(member);
+        // Whoever has been handed something asks for more by coming back.
+        inner.state.ask(member, handed.is_none());
         if handed.is_none() {
             self.hand_out(&mut inner);
             handed = inner.collect(member);

@@ -84,10 +84,10 @@ impl State {
         }
     }
 
-    /// A member asks for more.
-    pub fn ask(&mut self, member: MemberId) {
+    /// A member asks for more, or does not for now.
+    pub fn ask(&mut self, member: MemberId, is_hungry: bool) {
         if let Some(holding) = self.members.get_mut(&member) {
-            holding.is_hungry = true;
+            holding.is_hungry = is_hungry;
         }
     }
 
