@@ -45,6 +45,11 @@ class Lines:
             assert self._news.wait_for(lambda: self._ended, PATIENCE), "the stream stays open"
             return list(self._lines)
 
+    def so_far(self):
+        """Every line that has come yet."""
+        with self._news:
+            return list(self._lines)
+
     def first(self, wanted):
         """The first line for which `wanted` gives anything; returns what it gives."""
 

@@ -27,6 +27,7 @@ class Client:
         self.config = Service(self, "yeta.v1.ConfigService")
         self.outbound = Service(self, "yeta.v1.OutboundService")
         self.pushes = Service(self, "yeta.v1.PushService")
+        self.subscriptions = Service(self, "yeta.v1.SubscriptionService")
         self.health = Service(self, "grpc.health.v1.Health")
 
     def enum(self, name):
@@ -65,8 +66,9 @@ class Service:
             response_deserializer=GetMessageClass(described.output_type).FromString,
         )
 
-        def with_fields(*, metadata=None, timeout=PATIENCE, **fields):
-            return send(request_class(**fields), metadata=metadata, timeout=timeout)
+        def with_fields(*, metadata=None, timeout=PATIENCE, wait_for_ready=None, **fields):
+            request = request_class(**fields)
+            return send(request, metadata=metadata, timeout=timeout, wait_for_ready=wait_for_ready)
 
         return with_fields
 

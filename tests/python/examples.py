@@ -1,0 +1,165 @@
+"""Runs the example clients of a language, and restarts the gateway meanwhile.
+
+    python tests/python/examples.py WATCH… -- READER… -- WORKER… -- ANOTHER WORKER…
+
+Each is a command. The programs find the gateway's address in YETA_GATEWAY; the two workers share
+one subscription.
+"""
+
+import signal
+import sys
+import tempfile
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+
+import grpc
+from processes import PUSH_SECRET, Gateway, Port, Process, Sandbox, until
+from reflected import Client
+
+SUBSCRIPTION = "call-results"
+# Of a JVM that was told to end, and did so in order.
+ENDED_BY_SIGTERM = 128 + signal.SIGTERM
+
+
+class World:
+    """A gateway that keeps its address over restarts, and a platform slow enough for calls to be
+    under way when it does."""
+
+    def __init__(self, folder, speed):
+        self._grpc, push = Port(), Port()
+        self.sandbox = Sandbox(f"http://{push.address}/v1/push/default/{PUSH_SECRET}", speed=speed)
+        settings = {
+            "YETA_GATEWAY__GRPC__LISTEN": self._grpc.address,
+            "YETA_GATEWAY__CALLS__WAIT": "5s",
+        }
+        self.gateway = Gateway(Path(folder), self.sandbox.url, push.address, settings)
+        self.client = Client(self._grpc.address)
+        self._programs = []
+
+    def run(self, command):
+        environment = {"YETA_GATEWAY": self._grpc.address}
+        program = Process(*command[1:], program=command[0], environment=environment)
+        self._programs.append(program)
+        return program
+
+    def restart(self, number):
+        self.gateway.stop(number)
+        self.gateway.start()
+
+    def call_out(self, first, count):
+        """Calls numbers from this one on; returns their task_data_ids."""
+        lines = self.client.config.QueryConfig(wait_for_ready=True).lines
+        statuses = self.client.enum("LineStatus")
+        called = self.client.outbound.CallOut(
+            robot_id="719",
+            line_num=next(
+                line.line_num for line in lines if statuses[line.status] == "LINE_STATUS_IDLE"
+            ),
+            call_column=["客户手机号码", "姓名"],
+            call_list=[
+                {"values": [str(13000000000 + number), "张先生"]}
+                for number in range(first, first + count)
+            ],
+        )
+        return set(called.task_data_ids)
+
+    def subscription(self):
+        """How it is doing; nothing before there is one."""
+        try:
+            return self.client.subscriptions.GetSubscription(name=SUBSCRIPTION).stats
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise
+
+    def close(self):
+        for program in self._programs:
+            program.close()
+        self.client.close()
+        self.gateway.close()
+        self.sandbox.close()
+
+
+def watch(world, command):
+    """It makes calls, and ends by itself when each has its result."""
+    program = world.run(command)
+    program.stdout.first(lambda line: line if "called: " in line else None)
+    until(lambda: "yeta_gateway_readers 1\n" in world.gateway.metrics())
+    world.restart(signal.SIGTERM)
+    ended(program)
+    done = [line for line in program.stdout.all() if line.startswith("done: ")]
+    assert len(done) == 2, done
+
+
+def reader(world, command):
+    """It prints every push, of each kind, also of calls that end after the restart."""
+    program = world.run(command)
+    world.call_out(first=1, count=1)
+    for kind in "call record ", "recording ", "dialog ", "call  ":
+        program.stdout.first(lambda line: line if line.startswith(kind) else None)
+    world.restart(signal.SIGKILL)
+    before = len(program.stdout.so_far())
+    world.call_out(first=1, count=1)
+    until(lambda: any("call  " in line for line in program.stdout.so_far()[before:]))
+    printed = Counter(program.stdout.so_far())
+    assert max(printed.values()) == 1, printed
+
+
+def worker(world, *commands):
+    """Together they finish every call, whatever happens to the gateway; a call that none of them
+    can deal with becomes a dead letter; told to end, they do so in order."""
+    workers = [world.run(command) for command in commands]
+    until(lambda: (stats := world.subscription()) and stats.members == len(workers))
+
+    rows = world.call_out(first=1, count=20)
+    for one in workers:
+        one.stdout.first(lambda line: line if line.startswith("handled: ") else None)
+    world.restart(signal.SIGKILL)
+    rows |= world.call_out(first=21, count=20)
+
+    def handled():
+        lines = [line for one in workers for line in one.stdout.so_far()]
+        return {line.split()[1] for line in lines if line.startswith("handled: ")}
+
+    until(lambda: handled() == rows)
+    until(lambda: world.subscription().members == len(workers))
+    world.client.subscriptions.UpdateSubscription(
+        subscription={"name": SUBSCRIPTION, "max_delivery_attempts": 3}
+    )
+    world.sandbox.push("receiveDialog", b'{"call_uuid": "of-no-record", "dialog": []}')
+    until(lambda: world.subscription().dead_letters == 1)
+    (letter,) = world.client.subscriptions.ListDeadLetters(subscription=SUBSCRIPTION).dead_letters
+    assert (letter.attempts, letter.reason) == (3, "the call has no record"), letter
+
+    for one in workers:
+        one.signal(signal.SIGTERM)
+    for one in workers:
+        ended(one)
+        assert one.stdout.all()[-1] == "stopped"
+    until(lambda: world.subscription().members == 0)
+    stats = world.subscription()
+    assert (stats.unacked, stats.lag_events, stats.lost_events) == (0, 0, 0), stats
+
+
+def ended(program):
+    code = program.exit_code()
+    told = program.stdout.all() + program.stderr.all()
+    assert code in (0, ENDED_BY_SIGTERM), "\n".join([*told, f"it exited with {code}"])
+
+
+def main(arguments):
+    commands = [list(words) for dashes, words in groupby(arguments, "--".__eq__) if not dashes]
+    scenarios = [(watch, 5, commands[:1]), (reader, 20, commands[1:2]), (worker, 10, commands[2:])]
+    for scenario, speed, programs in scenarios:
+        with tempfile.TemporaryDirectory() as folder:
+            world = World(folder, speed)
+            try:
+                scenario(world, *programs)
+            finally:
+                world.close()
+        print(f"{scenario.__name__}: nothing was lost while the gateway restarted", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
