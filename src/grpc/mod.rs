@@ -1,6 +1,7 @@
 //! The front door for services: authenticate, validate, call, answer.
 
 pub mod auth;
+mod call;
 mod config;
 mod deadline;
 mod door;
@@ -17,6 +18,7 @@ use std::any::Any;
 use http::Response;
 use tonic::{Status, body::Body};
 
+pub use call::call_service;
 pub use config::config_service;
 pub use door::LogEnd;
 pub use outbound::outbound_service;

@@ -258,7 +258,7 @@ fn list_start(start: Option<list_pushes_request::Start>, page_token: String) -> 
 }
 
 /// A time as the system has it; one that it cannot express is as early as can be.
-fn system_time(time: prost_types::Timestamp) -> SystemTime {
+pub(super) fn system_time(time: prost_types::Timestamp) -> SystemTime {
     SystemTime::try_from(time).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
