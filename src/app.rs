@@ -5,7 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use prometheus_client::registry::Registry;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
 use crate::admin::{self, Ready};
+use crate::calls::{self, Assembler, AssemblerOptions, Calls, CallsMetrics};
 use crate::config::Config;
 use crate::edge::metrics::EdgeMetrics;
 use crate::edge::{Edge, EdgeConfig};
@@ -45,6 +46,9 @@ pub enum AppError {
     /// The log cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The calls that were put together cannot be opened.
+    #[error(transparent)]
+    Calls(#[from] calls::OpenError),
     /// The platform's address is not usable.
     #[error(transparent)]
     Platform(#[from] WireError),
@@ -112,6 +116,15 @@ pub async fn run(
 
     let log = Arc::new(EmbeddedLog::open(store_options(&config)).await?);
     StoreMetrics::register(&mut registry, log.clone());
+    let calls = Arc::new(Calls::open(&config.store.path.join("calls"))?);
+    let assembler = Assembler::new(
+        calls.clone(),
+        log.clone(),
+        None,
+        log.clone(),
+        assembler_options(&config),
+        metrics.calls,
+    );
     let accounts: Vec<Arc<Account>> = config.accounts.iter().cloned().map(Arc::new).collect();
     let platform = platform_config(&config);
     let platform = Platform::new(&platform, accounts.clone(), metrics.platform)?;
@@ -122,6 +135,8 @@ pub async fn run(
         clients: Arc::new(Clients::new(&config.clients, account_names(&config))),
         platform: platform.clone(),
         log: log.clone(),
+        notes: log.clone(),
+        calls,
         drain: drain.clone(),
         metrics: metrics.grpc,
         relay_metrics: metrics.relay,
@@ -132,6 +147,8 @@ pub async fn run(
     let ready = Ready::default();
     let admin = admin::router(ready.clone(), Arc::new(registry));
     let background = Background::start(listeners.admin, admin, log.clone(), config.store.retention);
+    let end_of_assembling = CancellationToken::new();
+    let assembling = tokio::spawn(assembler.run(end_of_assembling.clone()));
     let push = edge.router();
     let push = http_server::serve(listeners.push, push, drain.clone().cancelled_owned());
     let grpc = async {
@@ -154,6 +171,10 @@ pub async fn run(
     };
 
     ready.set(false);
+    // After the last push, so that what came with it is put together now and not after the start.
+    end_of_assembling.cancel();
+    // A panic in it has been reported; the gateway ends either way.
+    let _ = assembling.await;
     log.close().await;
     background.stop().await;
     tracing::info!("stopped");
@@ -213,6 +234,7 @@ struct Metrics {
     edge: EdgeMetrics,
     relay: RelayMetrics,
     platform: PlatformMetrics,
+    calls: CallsMetrics,
 }
 
 impl Metrics {
@@ -222,6 +244,7 @@ impl Metrics {
             edge: EdgeMetrics::register(registry),
             relay: RelayMetrics::register(registry),
             platform: PlatformMetrics::register(registry),
+            calls: CallsMetrics::register(registry),
         }
     }
 }
@@ -253,6 +276,13 @@ fn store_options(config: &Config) -> Options {
         retention: config.store.retention,
         retention_bytes: config.store.retention_bytes,
         ..Options::new(&config.store.path)
+    }
+}
+
+fn assembler_options(config: &Config) -> AssemblerOptions {
+    AssemblerOptions {
+        wait: config.calls.wait,
+        clock: Arc::new(SystemTime::now),
     }
 }
 

@@ -17,7 +17,9 @@ use toml::Table;
 pub use self::clients::{Client, Permission};
 pub use self::reader::Fault;
 use self::reader::Section;
-pub use self::sections::{Admin, Calls, DialogContext, Grpc, Log, LogFormat, Platform, Push, Store};
+pub use self::sections::{
+    Admin, Calls, DialogContext, Grpc, Log, LogFormat, Platform, Push, Store,
+};
 use crate::account::Account;
 
 /// The commented default configuration.

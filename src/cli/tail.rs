@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// After losing the gateway, it is tried again this often.
-const RETRY: Duration = Duration::from_secs(1);
+pub const RETRY: Duration = Duration::from_secs(1);
 
 /// Follows until interrupted.
 pub async fn run(args: TailArgs) -> anyhow::Result<()> {
@@ -125,14 +125,15 @@ impl TailArgs {
 }
 
 /// Passes on a failure that may pass by itself, and ends with any other.
-fn lasting(status: Status) -> anyhow::Result<Status> {
+pub fn lasting(status: Status) -> anyhow::Result<Status> {
     if status.code() == Code::Unavailable {
         return Ok(status);
     }
     Err(refused(status))
 }
 
-fn since(text: &str) -> anyhow::Result<SystemTime> {
+/// A time: that long ago, or as it is written.
+pub fn since(text: &str) -> anyhow::Result<SystemTime> {
     if let Ok(ago) = humantime::parse_duration(text) {
         return SystemTime::now()
             .checked_sub(ago)

@@ -118,7 +118,11 @@ impl CallService for CallFront {
         let position = position
             .map_err(|error| status::of_relay(&error, |position| self.log.cursor(position)))?;
         let rows: HashSet<String> = request.task_data_ids.into_iter().collect();
-        tracing::info!(client = caller.name(), rows = rows.len(), "calls are watched");
+        tracing::info!(
+            client = caller.name(),
+            rows = rows.len(),
+            "calls are watched"
+        );
         let reader = Reader::new(
             self.log.clone(),
             position,

@@ -137,6 +137,11 @@ impl Outbound {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "that takes too long".to_owned(),
         };
-        tracing::warn!(account, task_id, fault, "not noted that a task is in turbo mode");
+        tracing::warn!(
+            account,
+            task_id,
+            fault,
+            "not noted that a task is in turbo mode"
+        );
     }
 }

@@ -234,7 +234,9 @@ pub(super) fn call_not_found(call_uuid: &str) -> Status {
 pub(super) fn rows_left(rows: usize) -> Status {
     Answer::new(Grpc::DeadlineExceeded, "DEADLINE")
         .with("rows_left", &rows.to_string())
-        .into_status(format!("the deadline came while {rows} rows had no final call yet"))
+        .into_status(format!(
+            "the deadline came while {rows} rows had no final call yet"
+        ))
 }
 
 impl From<Violations> for Status {
