@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bridge;
+mod calls;
 mod codes;
 mod conformance;
 mod crash;
