@@ -1,12 +1,15 @@
-//! What lies on disk, and how: three keyspaces of one fjall database.
+//! What lies on disk, and how: four keyspaces of one fjall database.
 //!
 //! | keyspace | key | value |
 //! |---|---|---|
 //! | `log` | number of the entry, u64 big-endian | the entry, see [`encode`] |
 //! | `ids` | event id | number of the entry |
 //! | `meta` | `store`, `state` | the log's name; where it begins and ends |
+//! | `kept` | of whoever keeps it | small state beside the log: notes, subscriptions |
 //!
-//! Every commit writes all three in one atomic batch and syncs it before anybody can see it.
+//! Every commit of entries writes the first three in one atomic batch and syncs it before anybody
+//! can see it. What is kept beside the log is handed to the system at once, so that it survives
+//! the death of the process, and synced a little later.
 
 use std::ops::Range;
 use std::path::Path;
@@ -28,6 +31,7 @@ pub(super) struct Disk {
     log: Keyspace,
     ids: Keyspace,
     meta: Keyspace,
+    kept: Keyspace,
 }
 
 /// Where the log begins and ends; written with every commit.
@@ -70,6 +74,17 @@ impl Placed {
         self.value.len() as u64
     }
 }
+
+/// A change of what is kept beside the log.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Write {
+    pub key: Vec<u8>,
+    /// `None`: nothing is kept there any more.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A key and what is kept under it.
+pub(super) type Kept = (Vec<u8>, Vec<u8>);
 
 /// One step of a walk through the log.
 pub(super) enum Step {
@@ -115,7 +130,14 @@ impl Disk {
         let in_order = options().data_block_size_policy(BlockSizePolicy::all(LOG_BLOCK));
         let log = keyspace("log", in_order)?;
         let (ids, meta) = (keyspace("ids", options())?, keyspace("meta", options())?);
-        let disk = Self { db, log, ids, meta };
+        let kept = keyspace("kept", options())?;
+        let disk = Self {
+            db,
+            log,
+            ids,
+            meta,
+            kept,
+        };
         let store = match disk.meta.get("store").map_err(failed)? {
             Some(bytes) => StoreId(bytes.as_ref().try_into().map_err(|_| OpenError::Damaged {
                 path: path.into(),
@@ -149,7 +171,8 @@ impl Disk {
     /// wait for it. The database waits without a bound, and forever if that work has failed
     /// meanwhile: whoever commits looks here first.
     pub fn is_behind(&self) -> bool {
-        [&self.log, &self.ids, &self.meta].iter().any(|keyspace| {
+        let keyspaces = [&self.log, &self.ids, &self.meta, &self.kept];
+        keyspaces.iter().any(|keyspace| {
             keyspace.tree.sealed_memtable_count() >= MAX_SEALED
                 || keyspace.tree.l0_run_count() >= MAX_RUNS
         })
@@ -175,6 +198,37 @@ impl Disk {
         }
         batch.insert(&self.meta, "state", state.encode());
         batch.commit()
+    }
+
+    /// Writes what is kept beside the log, all of it or none, and hands it to the system.
+    pub fn keep<'a>(&self, writes: impl Iterator<Item = &'a Write>) -> fjall::Result<()> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
+        for Write { key, value } in writes {
+            match value {
+                Some(value) => batch.insert(&self.kept, key.as_slice(), value.as_slice()),
+                None => batch.remove(&self.kept, key.as_slice()),
+            }
+        }
+        batch.commit()
+    }
+
+    /// Brings everything that has been written onto the disk.
+    pub fn sync(&self) -> fjall::Result<()> {
+        self.db.persist(PersistMode::SyncAll)
+    }
+
+    /// What is kept under a key.
+    pub fn kept(&self, key: &[u8]) -> fjall::Result<Option<Vec<u8>>> {
+        Ok(self.kept.get(key)?.map(|value| value.to_vec()))
+    }
+
+    /// What is kept under the keys of a range, in order, `limit` at most.
+    pub fn kept_range(&self, range: Range<Vec<u8>>, limit: usize) -> fjall::Result<Vec<Kept>> {
+        let found = self.kept.range(range).take(limit).map(|item| {
+            let (key, value) = item.into_inner()?;
+            Ok((key.to_vec(), value.to_vec()))
+        });
+        found.collect()
     }
 
     /// Chooses at most `limit` of the oldest entries for which `expired` holds, as it is told each

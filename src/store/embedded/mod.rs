@@ -7,10 +7,12 @@ mod disk;
 pub mod metrics;
 mod reading;
 mod repair;
+pub mod subscriptions;
 mod tail;
 mod watermark;
 mod writer;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,12 +21,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::disk::{Disk, State};
+use self::disk::{Disk, Kept, State, Write};
 use self::tail::Tail;
 use self::watermark::Watermark;
 use self::writer::{Command, Writer};
-use super::{AppendError, Appended, Batch, NewEntry, PushLog, ReadError, ReadLimit};
-use crate::push::{Position, StoreId};
+use super::{AppendError, Appended, Batch, NewEntry, Notes, PushLog, ReadError, ReadLimit};
+use crate::push::{EventId, Position, StoreId};
 
 /// Tells the time; replaced in tests.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -187,6 +189,48 @@ impl EmbeddedLog {
         }
     }
 
+    /// Keeps small state beside the log; resolves once it survives kill −9.
+    async fn keep(&self, writes: Vec<Write>) -> Result<(), AppendError> {
+        self.command(|done| Command::Keep(writes, done)).await
+    }
+
+    /// Resolves once what has been kept so far survives a loss of power, too.
+    async fn sync(&self) -> Result<(), AppendError> {
+        self.command(Command::Sync).await
+    }
+
+    async fn command<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, AppendError>>) -> Command,
+    ) -> Result<T, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(command(reply)).await;
+        sent.map_err(|_| AppendError::Closed)?;
+        answer.await.map_err(|_| AppendError::Closed)?
+    }
+
+    /// What is kept beside the log under the keys of a range, `limit` at most.
+    async fn kept_range(
+        &self,
+        range: Range<Vec<u8>>,
+        limit: usize,
+    ) -> Result<Vec<Kept>, ReadError> {
+        let read = move |disk: &Disk| disk.kept_range(range, limit);
+        self.shared
+            .blocking(move |shared| shared.with_disk(read))
+            .await
+    }
+
+    /// The position after the entry that holds this content.
+    async fn find(&self, id: EventId) -> Result<Option<Position>, ReadError> {
+        let find = move |disk: &Disk| disk.find(&id);
+        let number = self
+            .shared
+            .blocking(move |shared| shared.with_disk(find))
+            .await?;
+        Ok(number.map(Position))
+    }
+
     /// How much the log holds.
     pub fn stats(&self) -> Stats {
         let shared = &self.shared;
@@ -222,13 +266,7 @@ impl PushLog for EmbeddedLog {
     }
 
     async fn append(&self, entries: Vec<NewEntry>) -> Result<Vec<Appended>, AppendError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Append(entries, reply);
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_| AppendError::Closed)?;
-        answer.await.map_err(|_| AppendError::Closed)?
+        self.command(|reply| Command::Append(entries, reply)).await
     }
 
     async fn read(&self, after: Position, limit: ReadLimit) -> Result<Batch, ReadError> {
@@ -272,6 +310,30 @@ impl PushLog for EmbeddedLog {
             let _ = waiting.await;
         }
     }
+}
+
+#[async_trait]
+impl Notes for EmbeddedLog {
+    async fn put(&self, key: &str, value: Vec<u8>) -> Result<(), AppendError> {
+        let write = Write {
+            key: note(key),
+            value: Some(value),
+        };
+        self.keep(vec![write]).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        let key = note(key);
+        let read = move |disk: &Disk| disk.kept(&key);
+        self.shared
+            .blocking(move |shared| shared.with_disk(read))
+            .await
+    }
+}
+
+/// The key of a note among everything that is kept beside the log.
+fn note(key: &str) -> Vec<u8> {
+    [b"note/", key.as_bytes()].concat()
 }
 
 /// Locks for reading; a panic elsewhere leaves these values whole, as each is set in one step.

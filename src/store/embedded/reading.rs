@@ -32,6 +32,16 @@ impl Shared {
         read.unwrap_or_else(|_| Err(ReadError::Unavailable("a read of the log failed".into())))
     }
 
+    /// Reads what is kept beside the log.
+    pub(super) fn with_disk<T>(
+        &self,
+        job: impl FnOnce(&Disk) -> fjall::Result<T>,
+    ) -> Result<T, ReadError> {
+        let guard = read(&self.disk);
+        let disk = guard.as_ref().ok_or_else(not_open)?;
+        job(disk).map_err(|error| ReadError::Unavailable(error.to_string()))
+    }
+
     pub(super) fn read_disk(&self, after: Position, limit: ReadLimit) -> Result<Batch, ReadError> {
         let end = *self.end.borrow();
         let guard = read(&self.disk);

@@ -9,17 +9,20 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, error::TryRecvError};
 use tokio::sync::oneshot;
 
-use super::disk::{Disk, Placed, State};
+use super::disk::{Disk, Placed, State, Write};
 use super::watermark::Watermark;
 use super::{Shared, read, write};
 use crate::push::{Cursor, EventId, Position};
 use crate::store::{AppendError, Appended, NewEntry};
 
 type Reply = oneshot::Sender<Result<Vec<Appended>, AppendError>>;
+type Done = oneshot::Sender<Result<(), AppendError>>;
 
 /// What the writer can be asked to do.
 pub(super) enum Command {
     Append(Vec<NewEntry>, Reply),
+    Keep(Vec<Write>, Done),
+    Sync(Done),
     Retire(oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
 }
@@ -114,7 +117,7 @@ impl Writer {
 
     /// Serves a command and the appends that have queued behind it; returns who asked to close.
     fn serve(&mut self, first: Command) -> Option<oneshot::Sender<()>> {
-        let mut requests = Vec::new();
+        let (mut requests, mut keeps, mut syncs) = (Vec::new(), Vec::new(), Vec::new());
         let mut bytes = 0;
         let mut command = Some(first);
         let mut closing = None;
@@ -127,6 +130,8 @@ impl Writer {
                         .sum::<usize>();
                     requests.push((entries, reply));
                 }
+                Command::Keep(writes, done) => keeps.push((writes, done)),
+                Command::Sync(done) => syncs.push(done),
                 Command::Retire(done) => self.retiring.push(done),
                 Command::Close(done) => {
                     closing = Some(done);
@@ -140,7 +145,42 @@ impl Writer {
             };
         }
         self.append(requests);
+        self.keep(keeps);
+        self.sync(syncs);
         closing
+    }
+
+    /// Writes what is kept beside the log, in the order in which it was asked for.
+    fn keep(&mut self, keeps: Vec<(Vec<Write>, Done)>) {
+        if keeps.is_empty() {
+            return;
+        }
+        let kept = self.with_disk(|disk| disk.keep(keeps.iter().flat_map(|(writes, _)| writes)));
+        for (_, done) in keeps {
+            // Whoever asked may have gone; it is kept all the same.
+            let _: Result<(), _> = done.send(kept.clone());
+        }
+    }
+
+    fn sync(&mut self, syncs: Vec<Done>) {
+        if syncs.is_empty() {
+            return;
+        }
+        let synced = self.with_disk(Disk::sync);
+        for done in syncs {
+            // Whoever asked may have gone.
+            let _: Result<(), _> = done.send(synced.clone());
+        }
+    }
+
+    fn with_disk(
+        &mut self,
+        job: impl FnOnce(&Disk) -> fjall::Result<()>,
+    ) -> Result<(), AppendError> {
+        self.make_writable()?;
+        let done = read(&self.shared.disk).as_ref().map(job);
+        done.ok_or(AppendError::Closed)?
+            .map_err(|error| self.failed(unavailable(error)))
     }
 
     fn append(&mut self, requests: Vec<(Vec<NewEntry>, Reply)>) {
