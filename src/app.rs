@@ -28,7 +28,9 @@ use crate::platform::{Platform, PlatformConfig, PlatformMetrics, WireError};
 use crate::relay::metrics::RelayMetrics;
 use crate::store::PushLog as _;
 use crate::store::embedded::metrics::StoreMetrics;
+use crate::store::embedded::subscriptions::EmbeddedSubscriptions;
 use crate::store::embedded::{EmbeddedLog, OpenError, Options};
+use crate::store::subscriptions::Subscriptions as _;
 
 /// Why the gateway cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -116,11 +118,13 @@ pub async fn run(
 
     let log = Arc::new(EmbeddedLog::open(store_options(&config)).await?);
     StoreMetrics::register(&mut registry, log.clone());
+    let subscriptions = EmbeddedSubscriptions::open(log.clone(), 10_000).await?;
+    let subscriptions = Arc::new(subscriptions);
     let calls = Arc::new(Calls::open(&config.store.path.join("calls"))?);
     let assembler = Assembler::new(
         calls.clone(),
         log.clone(),
-        None,
+        subscriptions.clone(),
         log.clone(),
         assembler_options(&config),
         metrics.calls,
@@ -175,6 +179,7 @@ pub async fn run(
     end_of_assembling.cancel();
     // A panic in it has been reported; the gateway ends either way.
     let _ = assembling.await;
+    subscriptions.close().await;
     log.close().await;
     background.stop().await;
     tracing::info!("stopped");
