@@ -217,3 +217,78 @@ fn write_to(text: &mut String, more: std::fmt::Arguments<'_>) {
     // A String takes whatever is written.
     let _ = text.write_fmt(more);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yeta_gateway::proto::{CallOutcome, CallRecord, PushKind};
+
+    fn call() -> Call {
+        let record = CallRecord {
+            task_result_desc: "客户接听后并主动挂机".into(),
+            ..CallRecord::default()
+        };
+        let turn = DialogTurn {
+            seq: Some(2),
+            role: DialogRole::Customer.into(),
+            text_man: "好的".into(),
+            tag_name: "A".into(),
+            ..DialogTurn::default()
+        };
+        Call {
+            call_uuid: "6f1c".into(),
+            state: CallState::TimedOut.into(),
+            revision: 2,
+            attempt: 2,
+            answered: true,
+            outcome: CallOutcome::CustomerHungUp.into(),
+            caller: "055169101407".into(),
+            callee: "13000000001".into(),
+            task_data_id: "346252615123869699".into(),
+            duration_call: Some(33),
+            missing: vec![PushKind::Voice.into()],
+            tags: vec!["A".into()],
+            call_record: Some(record),
+            dialog: Some(Dialog {
+                dialog: vec![turn],
+                ..Dialog::default()
+            }),
+            ..Call::default()
+        }
+    }
+
+    #[test]
+    fn a_call_is_told_in_words_and_its_numbers_in_part() {
+        let attempts = [1, 2].map(|attempt| RowAttempt {
+            attempt,
+            ..RowAttempt::default()
+        });
+        let answer = GetCallResponse {
+            call: Some(call()),
+            row_attempts: attempts.to_vec(),
+        };
+        let whole = whole(&answer);
+        for told in [
+            "6f1c",
+            "timed_out, never came: voice",
+            "customer_hung_up (客户接听后并主动挂机)",
+            "130****0001",
+            "33 s",
+            "好的",
+            "2; 2 calls of this row are known",
+        ] {
+            assert!(whole.contains(told), "{told} is not in {whole}");
+        }
+        let table = table(&[call()]).to_string();
+        let line = line(&call());
+        assert_eq!(
+            line,
+            "row 346252615123869699 call 6f1c 130****0001 timed_out customer_hung_up, attempt 2, \
+             talked 33 s, without voice (revision 2)"
+        );
+        for shown in [whole, table, line] {
+            assert!(!shown.contains("13000000001"), "{shown}");
+            assert!(!shown.contains("055169101407"), "{shown}");
+        }
+    }
+}
