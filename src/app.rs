@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
 use crate::admin::{self, Ready};
-use crate::calls::{self, Assembler, AssemblerOptions, Calls, CallsMetrics};
+use crate::calls::metrics::CallsMetrics;
+use crate::calls::{self, Assembler, AssemblerOptions, Calls};
 use crate::config::Config;
 use crate::edge::metrics::EdgeMetrics;
 use crate::edge::{Edge, EdgeConfig};
@@ -122,7 +123,7 @@ pub async fn run(
     let subscriptions = Arc::new(subscriptions);
     let calls = Arc::new(Calls::open(&config.store.path.join("calls"))?);
     let assembler = Assembler::new(
-        calls.clone(),
+        &calls,
         log.clone(),
         subscriptions.clone(),
         log.clone(),
@@ -140,7 +141,7 @@ pub async fn run(
         platform: platform.clone(),
         log: log.clone(),
         notes: log.clone(),
-        calls,
+        calls: calls.clone(),
         drain: drain.clone(),
         metrics: metrics.grpc,
         relay_metrics: metrics.relay,
@@ -179,6 +180,7 @@ pub async fn run(
     end_of_assembling.cancel();
     // A panic in it has been reported; the gateway ends either way.
     let _ = assembling.await;
+    calls.close().await;
     subscriptions.close().await;
     log.close().await;
     background.stop().await;

@@ -109,14 +109,16 @@ impl CallService for CallFront {
         let (caller, accounts) = self.admit(&request)?;
         let deadline = deadline::of(request.metadata());
         let request = request.into_inner();
-        let start = if request.push_cursor.is_empty() {
-            Start::Latest
+        let has_cursor = !request.push_cursor.is_empty();
+        let position = if has_cursor {
+            let start = Start::Cursor(request.push_cursor);
+            let position = relay::resolve(&self.log, &start).await;
+            position.map_err(|error| status::of_relay(&error, |at| self.log.cursor(at)))?
         } else {
-            Start::Cursor(request.push_cursor)
+            // Found before the calls are looked at: what is not among them yet comes behind it.
+            let applied = self.calls.applied().await?.unwrap_or_default();
+            applied.clamp(self.log.earliest(), *self.log.end().borrow())
         };
-        let position = relay::resolve(&self.log, &start).await;
-        let position = position
-            .map_err(|error| status::of_relay(&error, |position| self.log.cursor(position)))?;
         let rows: HashSet<String> = request.task_data_ids.into_iter().collect();
         tracing::info!(
             client = caller.name(),
@@ -131,11 +133,10 @@ impl CallService for CallFront {
             self.metrics.clone(),
         );
         let watch = Watch::new(reader, self.log.clone(), rows, deadline);
-        // What lies before a cursor is no business of the caller's; the log's end has all the past
-        // before it.
-        let watch = match start {
-            Start::Latest => watch.with_past(self.calls.clone(), accounts),
-            _ => watch,
+        let watch = if has_cursor {
+            watch
+        } else {
+            watch.with_past(self.calls.clone(), accounts)
         };
         Ok(Response::new(watch.into_stream()))
     }

@@ -11,27 +11,25 @@ use crate::cli::print::{self, masked, or_dash};
 /// Calls, one a row.
 pub fn table(calls: &[Call]) -> Table {
     let head = [
-        "call",
         "row",
         "callee",
         "state",
         "outcome",
         "talked",
-        "turns",
         "recording",
         "missing",
+        "call",
     ];
     let rows = calls.iter().map(|call| {
         [
-            call.call_uuid.clone(),
             or_dash(Some(&call.task_data_id).filter(|id| !id.is_empty())),
             masked(&call.callee),
             print::state(call.state()),
             print::outcome(call.outcome()),
             or_dash(talked(call)),
-            or_dash(call.dialog.as_ref().map(|dialog| dialog.dialog.len())),
             or_dash(call.voice.as_ref().map(size)),
             or_dash(Some(missing(call)).filter(|missing| !missing.is_empty())),
+            call.call_uuid.clone(),
         ]
     });
     print::table(head, rows)

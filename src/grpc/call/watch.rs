@@ -62,8 +62,9 @@ impl Watch {
         }
     }
 
-    /// Begins with the calls that are final already. The reader must start where the log ended
-    /// before this: then a call that becomes final meanwhile is in one of the two, or in both.
+    /// Begins with the calls that are final already. The reader must start no later than where the
+    /// log had been applied to them: then a call that becomes final meanwhile is in one of the two,
+    /// or in both.
     pub(super) fn with_past(self, calls: Arc<Calls>, accounts: Option<BTreeSet<String>>) -> Self {
         let rows = self.waiting.iter().cloned().collect();
         Self {
@@ -109,7 +110,9 @@ impl Watch {
 
     /// Whether a call is final and has not been sent as it is now.
     fn is_news(&mut self, call: &Call) -> bool {
-        if !matches!(call.state(), CallState::Complete | CallState::TimedOut) {
+        let is_final = matches!(call.state(), CallState::Complete | CallState::TimedOut);
+        // Without a revision it is about to be added to the log, and comes from there.
+        if !is_final || call.revision == 0 {
             return false;
         }
         let name = (call.account.clone(), call.call_uuid.clone());
