@@ -9,7 +9,6 @@
 mod ack_id;
 mod keeper;
 mod member;
-mod pump;
 mod saved;
 mod state;
 mod subscription;
@@ -93,6 +92,34 @@ impl EmbeddedSubscriptions {
         self.common.keeper.save(subscription).await
     }
 
+    async fn save_if_done(
+        &self,
+        subscription: &Arc<Subscription>,
+        outcomes: &[AckOutcome],
+    ) -> Result<()> {
+        if outcomes.contains(&AckOutcome::Ok) {
+            self.save(subscription).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at a subscription, after what retention took from it has been counted.
+    async fn look(&self, subscription: &Arc<Subscription>) -> Result<Info> {
+        if let Some(earliest) = subscription.lose_retired() {
+            self.save(subscription).await?;
+            let range = saved::dead_range(subscription.key(), 0).start
+                ..saved::dead_key(subscription.key(), earliest.next().0);
+            let kept = self.common.log.kept_range(range, usize::MAX).await?;
+            let gone = kept.iter().filter_map(|(key, _)| saved::dead_number(key));
+            let gone: Vec<_> = gone.collect();
+            if !gone.is_empty() {
+                subscription.lose_dead(&gone);
+                self.save(subscription).await?;
+            }
+        }
+        Ok(subscription.info())
+    }
+
     /// The numbers of a subscription's dead letters from one on, `limit` at most.
     async fn dead_numbers(&self, key: u64, from: u64, limit: usize) -> Result<Vec<u64>> {
         let range = saved::dead_range(key, from);
@@ -146,14 +173,21 @@ impl Subscriptions for EmbeddedSubscriptions {
     }
 
     async fn get(&self, name: &str) -> Result<Info> {
-        Ok(self.find(name)?.info())
+        self.look(&self.find(name)?).await
     }
 
     async fn list(&self, after: &str, limit: usize) -> Result<Vec<Info>> {
-        let named = self.named();
-        let following = named.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
-        let infos = following.take(limit).map(|(_, found)| found.info());
-        Ok(infos.collect())
+        let following: Vec<_> = self
+            .named()
+            .range::<str, _>((Bound::Excluded(after), Bound::Unbounded))
+            .take(limit)
+            .map(|(_, subscription)| subscription.clone())
+            .collect();
+        let mut infos = Vec::new();
+        for subscription in following {
+            infos.push(self.look(&subscription).await?);
+        }
+        Ok(infos)
     }
 
     async fn update(&self, name: &str, change: Change) -> Result<Info> {
@@ -214,14 +248,14 @@ impl Subscriptions for EmbeddedSubscriptions {
     async fn ack(&self, name: &str, ids: &[String]) -> Result<Vec<AckOutcome>> {
         let subscription = self.find(name)?;
         let outcomes = subscription.ack(ids)?;
-        self.save(&subscription).await?;
+        self.save_if_done(&subscription, &outcomes).await?;
         Ok(outcomes)
     }
 
     async fn nack(&self, name: &str, ids: &[String], how: Nack) -> Result<Vec<AckOutcome>> {
         let subscription = self.find(name)?;
         let outcomes = subscription.nack(ids, &how)?;
-        self.save(&subscription).await?;
+        self.save_if_done(&subscription, &outcomes).await?;
         Ok(outcomes)
     }
 
