@@ -26,7 +26,8 @@ use crate::grpc::observe::GrpcMetrics;
 use crate::grpc::server::{GrpcServer, ServeError};
 use crate::http_server;
 use crate::platform::{Platform, PlatformConfig, PlatformMetrics, WireError};
-use crate::relay::metrics::RelayMetrics;
+use crate::relay::metrics::{RelayMetrics, SubscriptionMetrics};
+use crate::relay::watch::{Limits, Watch};
 use crate::store::PushLog as _;
 use crate::store::embedded::metrics::StoreMetrics;
 use crate::store::embedded::subscriptions::EmbeddedSubscriptions;
@@ -119,17 +120,9 @@ pub async fn run(
 
     let log = Arc::new(EmbeddedLog::open(store_options(&config)).await?);
     StoreMetrics::register(&mut registry, log.clone());
-    let subscriptions = EmbeddedSubscriptions::open(log.clone(), 10_000).await?;
+    let subscriptions = EmbeddedSubscriptions::open(log.clone(), config.subscriptions.max).await?;
     let subscriptions = Arc::new(subscriptions);
     let calls = Arc::new(Calls::open(&config.store.path.join("calls"))?);
-    let assembler = Assembler::new(
-        &calls,
-        log.clone(),
-        subscriptions.clone(),
-        log.clone(),
-        assembler_options(&config),
-        metrics.calls,
-    );
     let accounts: Vec<Arc<Account>> = config.accounts.iter().cloned().map(Arc::new).collect();
     let platform = platform_config(&config);
     let platform = Platform::new(&platform, accounts.clone(), metrics.platform)?;
@@ -142,6 +135,7 @@ pub async fn run(
         log: log.clone(),
         notes: log.clone(),
         calls: calls.clone(),
+        subscriptions: subscriptions.clone(),
         drain: drain.clone(),
         metrics: metrics.grpc,
         relay_metrics: metrics.relay,
@@ -151,9 +145,27 @@ pub async fn run(
 
     let ready = Ready::default();
     let admin = admin::router(ready.clone(), Arc::new(registry));
-    let background = Background::start(listeners.admin, admin, log.clone(), config.store.retention);
-    let end_of_assembling = CancellationToken::new();
-    let assembling = tokio::spawn(assembler.run(end_of_assembling.clone()));
+    let watch = Watch::new(
+        log.clone(),
+        subscriptions.clone(),
+        metrics.subscriptions,
+        limits(&config, log.clone()),
+    );
+    let background = Background::start(
+        listeners.admin,
+        admin,
+        log.clone(),
+        config.store.retention,
+        watch,
+    );
+    let assembling = Assembling::start(Assembler::new(
+        &calls,
+        log.clone(),
+        subscriptions.clone(),
+        log.clone(),
+        assembler_options(&config),
+        metrics.calls,
+    ));
     let push = edge.router();
     let push = http_server::serve(listeners.push, push, drain.clone().cancelled_owned());
     let grpc = async {
@@ -176,10 +188,7 @@ pub async fn run(
     };
 
     ready.set(false);
-    // After the last push, so that what came with it is put together now and not after the start.
-    end_of_assembling.cancel();
-    // A panic in it has been reported; the gateway ends either way.
-    let _ = assembling.await;
+    assembling.stop().await;
     calls.close().await;
     subscriptions.close().await;
     log.close().await;
@@ -188,11 +197,13 @@ pub async fn run(
     Ok(stopped?)
 }
 
-/// What goes on until the very end: probes and metrics, and the retention of the log.
+/// What goes on until the very end: probes and metrics, the retention of the log, and the watch
+/// over subscriptions.
 struct Background {
     end: CancellationToken,
     admin: JoinHandle<()>,
     retention: JoinHandle<()>,
+    watch: JoinHandle<()>,
 }
 
 impl Background {
@@ -201,12 +212,14 @@ impl Background {
         admin: Router,
         log: Arc<EmbeddedLog>,
         retention: Duration,
+        watch: Watch,
     ) -> Self {
         let end = CancellationToken::new();
         let admin = http_server::serve(listener, admin, end.clone().cancelled_owned());
         Self {
             admin: tokio::spawn(admin),
             retention: tokio::spawn(retire(log, retention, end.clone())),
+            watch: tokio::spawn(watch.run(end.clone())),
             end,
         }
     }
@@ -214,7 +227,29 @@ impl Background {
     async fn stop(self) {
         self.end.cancel();
         // A panic in one of them has been reported; the gateway ends either way.
-        let _ = tokio::join!(self.admin, self.retention);
+        let _ = tokio::join!(self.admin, self.retention, self.watch);
+    }
+}
+
+/// What puts calls together as long as pushes can come in.
+struct Assembling {
+    end: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Assembling {
+    fn start(assembler: Assembler) -> Self {
+        let end = CancellationToken::new();
+        Self {
+            task: tokio::spawn(assembler.run(end.clone())),
+            end,
+        }
+    }
+
+    async fn stop(self) {
+        self.end.cancel();
+        // A panic in it has been reported; the gateway ends either way.
+        let _ = self.task.await;
     }
 }
 
@@ -240,6 +275,7 @@ struct Metrics {
     grpc: GrpcMetrics,
     edge: EdgeMetrics,
     relay: RelayMetrics,
+    subscriptions: SubscriptionMetrics,
     platform: PlatformMetrics,
     calls: CallsMetrics,
 }
@@ -250,6 +286,7 @@ impl Metrics {
             grpc: GrpcMetrics::register(registry),
             edge: EdgeMetrics::register(registry),
             relay: RelayMetrics::register(registry),
+            subscriptions: SubscriptionMetrics::register(registry),
             platform: PlatformMetrics::register(registry),
             calls: CallsMetrics::register(registry),
         }
@@ -267,6 +304,19 @@ async fn retire(log: Arc<EmbeddedLog>, retention: Duration, end: CancellationTok
             () = end.cancelled() => return,
             _ = ticks.tick() => log.retire().await,
         }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rough measure")]
+fn limits(config: &Config, log: Arc<EmbeddedLog>) -> Limits {
+    let most = config.store.retention_bytes;
+    Limits {
+        stuck_after: config.subscriptions.stuck_after,
+        retention: config.store.retention,
+        fullness: Box::new(move || match most {
+            0 => 0.0,
+            most => log.stats().bytes as f64 / most as f64,
+        }),
     }
 }
 

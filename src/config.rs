@@ -18,7 +18,7 @@ pub use self::clients::{Client, Permission};
 pub use self::reader::Fault;
 use self::reader::Section;
 pub use self::sections::{
-    Admin, Calls, DialogContext, Grpc, Log, LogFormat, Platform, Push, Store,
+    Admin, Calls, DialogContext, Grpc, Log, LogFormat, Platform, Push, Store, Subscriptions,
 };
 use crate::account::Account;
 
@@ -40,6 +40,8 @@ pub struct Config {
     pub accounts: Vec<Account>,
     /// The log of pushes.
     pub store: Store,
+    /// Durable subscriptions.
+    pub subscriptions: Subscriptions,
     /// How calls are put together from their pushes.
     pub calls: Calls,
     /// What a ringing caller's question is answered with.
@@ -104,6 +106,7 @@ impl Config {
             platform: root.section("platform", Platform::read),
             accounts: root.sections("accounts", clients::read_account),
             store: root.section("store", Store::read),
+            subscriptions: root.section("subscriptions", Subscriptions::read),
             calls: root.section("calls", |s| Calls {
                 wait: s.get("wait", Duration::from_mins(10)),
             }),

@@ -1,5 +1,7 @@
 //! Pushes for people and for programs.
 
+use std::time::Duration;
+
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use comfy_table::Table;
@@ -46,6 +48,20 @@ pub fn time(ms: Option<i64>) -> String {
         .filter(|ms| *ms > 0)
         .and_then(|ms| Timestamp::from_millisecond(ms).ok());
     or_dash(time.map(|at| at.to_zoned(TimeZone::system()).strftime("%F %T")))
+}
+
+/// A moment by the local clock, if there is one.
+pub fn moment(at: Option<prost_types::Timestamp>) -> String {
+    let at = at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
+    or_dash(at.map(|at| at.to_zoned(TimeZone::system()).strftime("%F %T")))
+}
+
+/// A duration to the millisecond, if there is one.
+pub fn duration(duration: Option<prost_types::Duration>) -> String {
+    let duration = duration.and_then(|it| Duration::try_from(it).ok());
+    let exact =
+        duration.map(|it| Duration::from_millis(it.as_millis().try_into().unwrap_or(u64::MAX)));
+    or_dash(exact.map(humantime::format_duration))
 }
 
 /// An event as a line for people; phone numbers are masked.

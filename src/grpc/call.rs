@@ -13,7 +13,8 @@ use tonic::{Request, Response, Status, codec::CompressionEncoding};
 
 use self::watch::Watch;
 use super::auth::{Caller, Clients};
-use super::push::system_time;
+use super::push::page_size;
+use super::start::system_time;
 use super::validate::{self, Validate, Violations};
 use super::{deadline, status};
 use crate::calls::{CallQuery, Calls};
@@ -57,8 +58,6 @@ pub fn call_service(
     .send_compressed(CompressionEncoding::Zstd)
 }
 
-/// A page holds so many calls unless it is told otherwise.
-const PAGE_SIZE: usize = 100;
 /// So many rows are watched at most by one stream.
 const MAX_ROWS: usize = 10_000;
 
@@ -178,14 +177,13 @@ fn filter(rows: &HashSet<String>, accounts: Option<BTreeSet<String>>) -> Filter 
 }
 
 fn query(request: ListCallsRequest, accounts: Option<BTreeSet<String>>) -> CallQuery {
-    let size = usize::try_from(request.page_size).ok();
     CallQuery {
         accounts,
         since: request.since.map(system_time),
         until: request.until.map(system_time),
         outcomes: request.outcomes().collect(),
         states: request.states().collect(),
-        size: size.filter(|size| *size > 0).unwrap_or(PAGE_SIZE),
+        size: page_size(request.page_size),
         task_ids: request.task_ids,
         task_data_ids: request.task_data_ids,
         row_keys: request.row_keys,
@@ -217,10 +215,7 @@ impl Validate for GetCallRequest {
 
 impl Validate for ListCallsRequest {
     fn validate(&self, violations: &mut Violations) {
-        if !(0..=1000).contains(&self.page_size) {
-            let fault = format!("{} is not between 0 and 1000", self.page_size);
-            violations.add("page_size", fault);
-        }
+        violations.page_size(self.page_size);
         for (index, &outcome) in self.outcomes.iter().enumerate() {
             if CallOutcome::try_from(outcome).is_err() {
                 let fault = format!("{outcome} is no CallOutcome");

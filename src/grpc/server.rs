@@ -15,11 +15,15 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::auth::Clients;
 use super::observe::{GrpcMetrics, ObserveLayer};
 use super::overload::OverloadLayer;
-use super::{LogEnd, call_service, config_service, outbound_service, panicked, push_service};
+use super::{
+    LogEnd, call_service, config_service, outbound_service, panicked, push_service,
+    subscription_service,
+};
 use crate::calls::Calls;
 use crate::platform::Platform;
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::relay::metrics::RelayMetrics;
+use crate::store::subscriptions::Subscriptions;
 use crate::store::{Notes, PushLog};
 
 /// What the services work with.
@@ -30,6 +34,8 @@ pub struct GrpcServer {
     pub platform: Arc<Platform>,
     /// What streams are read from.
     pub log: Arc<dyn PushLog>,
+    /// What members join.
+    pub subscriptions: Arc<dyn Subscriptions>,
     /// What is kept beside it.
     pub notes: Arc<dyn Notes>,
     /// The calls put together.
@@ -62,12 +68,13 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What health checks can ask for: the whole gateway, and each of its services.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "",
     "yeta.v1.CallService",
     "yeta.v1.ConfigService",
     "yeta.v1.OutboundService",
     "yeta.v1.PushService",
+    "yeta.v1.SubscriptionService",
 ];
 
 impl GrpcServer {
@@ -111,7 +118,18 @@ impl GrpcServer {
             self.drain.clone(),
             self.relay_metrics.clone(),
         );
-        let pushes = push_service(self.log, self.clients, self.drain, self.relay_metrics);
+        let subscriptions = subscription_service(
+            self.log.clone(),
+            self.subscriptions.clone(),
+            self.clients.clone(),
+        );
+        let pushes = push_service(
+            self.log,
+            self.subscriptions,
+            self.clients,
+            self.drain,
+            self.relay_metrics,
+        );
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -123,6 +141,7 @@ impl GrpcServer {
             .add_service(config.max_decoding_message_size(self.max_request_bytes))
             .add_service(outbound.max_decoding_message_size(self.max_request_bytes))
             .add_service(pushes.max_decoding_message_size(self.max_request_bytes))
+            .add_service(subscriptions.max_decoding_message_size(self.max_request_bytes))
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
                 draining,

@@ -10,6 +10,7 @@ mod codes;
 mod conformance;
 mod crash;
 mod disk;
+mod durable;
 mod embedded;
 mod fake;
 mod fault_matrix;

@@ -12,7 +12,7 @@ use crate::calls::{CallQuery, Calls};
 use crate::grpc::status;
 use crate::proto::push_event::Payload;
 use crate::proto::{Call, CallState, WatchCallsResponse};
-use crate::relay::{Reader, Step};
+use crate::relay::{Reader, Source as _, Step};
 use crate::store::PushLog;
 
 /// Waits for the calls of rows.
