@@ -6,6 +6,7 @@
 
 mod assembly;
 mod bridge;
+mod calls;
 mod codes;
 mod conformance;
 mod crash;
