@@ -82,7 +82,7 @@ impl From<Kind> for i32 {
 }
 
 /// After losing the gateway, it is tried again this often.
-const RETRY: Duration = Duration::from_secs(1);
+pub const RETRY: Duration = Duration::from_secs(1);
 /// Events are acknowledged so many at a time, or when nothing has come for this long.
 const ACK_AT: usize = 64;
 const ACK_AFTER: Duration = Duration::from_millis(100);
@@ -204,7 +204,7 @@ impl TailArgs {
 }
 
 /// Passes on a failure that may pass by itself, and ends with any other.
-fn lasting(status: Status) -> anyhow::Result<Status> {
+pub fn lasting(status: Status) -> anyhow::Result<Status> {
     if status.code() == Code::Unavailable {
         return Ok(status);
     }

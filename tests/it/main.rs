@@ -4,7 +4,9 @@
 // either is the failure being reported.
 #![allow(clippy::unwrap_used)]
 
+mod assembly;
 mod bridge;
+mod calls;
 mod codes;
 mod conformance;
 mod crash;
