@@ -80,10 +80,11 @@ class Worker:
         try:
             handle(event.call)
             self.acks.add(event.ack_id)
-        except ValueError as error:  # comes again; after ten attempts it is set aside
+        except Exception as error:  # comes again; after ten attempts it is set aside
             refused = {"subscription": SUBSCRIPTION, "ack_ids": [event.ack_id]}
             self.pushes.NackPushes(NackPushesRequest(**refused, delay=RETRY, reason=str(error)))
-        self.is_busy = False
+        finally:
+            self.is_busy = False
 
     # README:end
 

@@ -92,7 +92,7 @@ public final class Worker {
     try {
       handle(event.getCall());
       acks.add(event.getAckId());
-    } catch (IllegalArgumentException error) { // comes again; after ten attempts it is set aside
+    } catch (RuntimeException error) { // comes again; after ten attempts it is set aside
       pushes.nackPushes(
           NackPushesRequest.newBuilder()
               .setSubscription(SUBSCRIPTION)
