@@ -317,13 +317,19 @@ impl Subscriptions for EmbeddedSubscriptions {
         let subscription = self.find(name)?;
         self.save(&subscription).await?;
         let key = subscription.key();
-        let dead = match ids {
-            Some(ids) => self.dead_among(key, ids).await?,
-            None => self.dead_numbers(key, 0, REDRIVE).await?,
-        };
-        let redriven = subscription.redrive(&dead);
-        self.save(&subscription).await?;
-        Ok(redriven)
+        let mut redriven = 0;
+        loop {
+            let dead = match ids {
+                Some(ids) => self.dead_among(key, ids).await?,
+                None => self.dead_numbers(key, 0, REDRIVE).await?,
+            };
+            let slice = subscription.redrive(&dead);
+            self.save(&subscription).await?;
+            redriven += slice;
+            if ids.is_some() || slice < REDRIVE as u64 {
+                return Ok(redriven);
+            }
+        }
     }
 
     async fn close(&self) {
