@@ -3,6 +3,7 @@
 mod manage;
 mod members;
 mod rights;
+mod shell;
 mod watch;
 
 use std::time::Duration;

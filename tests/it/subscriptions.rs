@@ -171,15 +171,19 @@ impl Opened {
     }
 
     async fn ack_one(&self, delivery: &Delivery) -> AckOutcome {
-        one(self.ack(NAME, &[delivery.ack_id.clone()]).await)
+        one(self.ack(NAME, std::slice::from_ref(&delivery.ack_id)).await)
     }
 
     async fn nack_one(&self, delivery: &Delivery, how: Nack) -> AckOutcome {
-        one(self.nack(NAME, &[delivery.ack_id.clone()], how).await)
+        one(self
+            .nack(NAME, std::slice::from_ref(&delivery.ack_id), how)
+            .await)
     }
 
     async fn extend_one(&self, delivery: &Delivery, by: Option<Duration>) -> AckOutcome {
-        one(self.extend(NAME, &[delivery.ack_id.clone()], by).await)
+        one(self
+            .extend(NAME, std::slice::from_ref(&delivery.ack_id), by)
+            .await)
     }
 
     /// Nothing but this is handed out to a new member with all the room: what else there is has

@@ -284,11 +284,8 @@ async fn each_member_is_told_once_that_everything_has_been_handed_out() {
     let mut member = opened.member(100).await;
     assert!(!member.is_caught_up());
     let mut history = 0;
-    loop {
-        match within("word", member.next()).await.unwrap() {
-            Handed::Deliveries(deliveries) => history += deliveries.len(),
-            Handed::CaughtUp => break,
-        }
+    while let Handed::Deliveries(deliveries) = within("word", member.next()).await.unwrap() {
+        history += deliveries.len();
     }
     assert_eq!(history, 10);
     assert!(member.is_caught_up());

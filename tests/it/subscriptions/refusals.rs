@@ -330,11 +330,23 @@ async fn an_ack_id_of_before_the_parking_does_not_count_for_what_is_delivered_ag
     let opened = Opened::with(&engine, spec(LONG)).await;
     let mut member = opened.member(10).await;
     opened.append(["a"]).await;
-    let old = take_one(&mut member).await;
-    opened.nack_one(&old, park("no")).await;
+    let first = take_one(&mut member).await;
+    opened.nack_one(&first, at_once("no")).await;
+    let second = take_one(&mut member).await;
+    opened.nack_one(&second, park("no")).await;
     opened.redrive(NAME, None).await.unwrap();
+    for old in [&first, &second] {
+        assert_eq!(opened.ack_one(old).await, AckOutcome::Superseded);
+        assert_eq!(
+            opened.nack_one(old, park("no")).await,
+            AckOutcome::Superseded
+        );
+    }
     let new = take_one(&mut member).await;
-    assert_eq!(opened.ack_one(&old).await, AckOutcome::Superseded);
+    assert_eq!(new.attempt, 1);
+    for old in [&first, &second] {
+        assert_eq!(opened.ack_one(old).await, AckOutcome::Superseded);
+    }
     assert_eq!(opened.ack_one(&new).await, AckOutcome::Ok);
 }
 
@@ -403,4 +415,22 @@ async fn a_poison_entry_does_not_hold_up_the_others() {
     }
     assert_eq!(dead_contents(&dead(&opened).await), ["push 10"]);
     assert_eq!(opened.info().await.place, end);
+}
+
+#[tokio::test]
+async fn dead_letters_are_delivered_again_all_however_many() {
+    const MANY: usize = 10_500;
+    let engine = Engine::new();
+    let opened = Opened::with(&engine, spec(LONG)).await;
+    opened.append(numbered(0..MANY)).await;
+    let mut member = opened.member(MANY).await;
+    let mut parked = 0;
+    while parked < MANY {
+        let held = super::some(&mut member).await;
+        parked += held.len();
+        opened.nack(NAME, &ids(&held), park("no")).await.unwrap();
+    }
+    assert_eq!(opened.info().await.dead_letters, MANY as u64);
+    assert_eq!(opened.redrive(NAME, None).await.unwrap(), MANY as u64);
+    assert_eq!(opened.info().await.dead_letters, 0);
 }

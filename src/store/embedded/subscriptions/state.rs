@@ -255,8 +255,11 @@ impl State {
 
     /// Hands out a parked entry again.
     pub fn redrive(&mut self, number: u64) {
+        // A tag that no delivery has: those of before the parking do not count for this one.
+        self.next_tag = self.next_tag.wrapping_add(1);
         let open = Open {
             is_exception: true,
+            tag: Some(self.next_tag),
             ..Open::unknown()
         };
         self.open.insert(number, open);
