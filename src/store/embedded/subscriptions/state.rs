@@ -156,8 +156,12 @@ impl State {
         first.map_or(self.read_to, |(number, _)| number - 1)
     }
 
-    pub fn read_to(&self) -> u64 {
-        self.read_to
+    /// Everything up to here has been handed out or left out; what was only read has not.
+    pub fn handed_out(&self) -> u64 {
+        let is_fresh = |open: &Open| open.tag.is_none() && !open.is_exception;
+        let mut ready = self.ready.iter();
+        let fresh = ready.find(|&number| self.open.get(number).is_some_and(is_fresh));
+        fresh.map_or(self.read_to, |number| number - 1)
     }
 
     pub fn epoch(&self) -> u64 {

@@ -124,7 +124,7 @@ impl Subscription {
             spec: inner.spec.clone(),
             created_at: time(self.created_at_ms),
             place: Position(inner.state.place()),
-            handed_out: Position(inner.state.read_to()),
+            handed_out: Position(inner.state.handed_out()),
             unacked,
             oldest_unacked: oldest.map(time),
             members: u32::try_from(inner.state.members()).unwrap_or(u32::MAX),
