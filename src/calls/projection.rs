@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
 use prost::Message;
 use tokio::sync::OwnedMutexGuard;
 
@@ -175,7 +175,12 @@ impl Disk {
         let error = match Self::try_open(path) {
             Ok(disk) => return Ok(disk),
             Err(fjall::Error::Locked) => return Err(OpenError::InUse { path: path.into() }),
-            Err(fjall::Error::Io(error)) => return Err(io(error)),
+            // What could not be read now may be read later.
+            Err(fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)))
+                if !is_damage(&error) =>
+            {
+                return Err(io(error));
+            }
             Err(error) => error,
         };
         tracing::warn!(
@@ -318,6 +323,12 @@ impl Disk {
         }
         batch.commit()
     }
+}
+
+/// Whether a file is missing or is not what it was, rather than out of reach.
+fn is_damage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
 }
 
 fn unavailable(error: impl std::error::Error) -> CallsError {

@@ -15,7 +15,7 @@ use super::{
     joining, manager, nack, named, numbers, push_numbers, refusal, seconds, stats, take,
     until_caught_up,
 };
-use crate::support::{TestApp, next_event};
+use crate::support::{TestApp, eventually, next_event};
 
 #[tokio::test]
 async fn a_subscription_is_created_with_defaults_and_only_once() {
@@ -388,6 +388,10 @@ async fn pages_of_subscriptions_and_dead_letters_join_into_the_whole() {
     }
     // The gateway has one of its own, which puts calls together.
     names.push("yeta-gateway.calls".into());
+    eventually("the gateway's own", async || {
+        (list(&mut manager, 100).await.len() == names.len()).then_some(())
+    })
+    .await;
     for size in [1, 3, 7, 100] {
         assert_eq!(list(&mut manager, size).await, names);
     }

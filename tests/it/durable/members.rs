@@ -216,7 +216,7 @@ async fn a_member_holds_no_more_than_its_window_in_events_and_in_bytes() {
     let app = TestApp::start().await;
     let padding = "x".repeat(10_000);
     for number in 0..6 {
-        let body = format!(r#"{{"call_uuid":"{number}","padding":"{padding}"}}"#);
+        let body = format!(r#"{{"call_uuid":"{number}","direction":2,"padding":"{padding}"}}"#);
         app.push("receiveCallRecord", body).await;
     }
     for (events, bytes, held) in [

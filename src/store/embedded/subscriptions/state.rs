@@ -392,3 +392,6 @@ impl Open {
 fn millis(duration: Duration) -> Millis {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }
+
+#[cfg(test)]
+mod tests;
