@@ -22,6 +22,9 @@ import (
 
 //go:generate buf generate
 
+// A long dialog may take more than the 4 MiB that gRPC allows by default.
+const largestEvent = 32 << 20
+
 var programs = map[string]func(context.Context, *grpc.ClientConn) error{
 	"reader": reader,
 	"watch":  watch,
@@ -44,7 +47,9 @@ func main() {
 	if len(os.Args) < 2 || programs[os.Args[1]] == nil {
 		log.Fatal("usage: calls watch|worker|reader [ADDRESS]")
 	}
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestEvent)))
 	if err != nil {
 		log.Fatal(err)
 	}

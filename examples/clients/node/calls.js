@@ -23,7 +23,9 @@ const rows = [{ values: ['13000000001', '张先生'] }, { values: ['13000000002'
 
 /** A client of one of the services, whose unary methods give promises. */
 export function connect(service) {
-  const client = new services[service](address, credentials.createInsecure());
+  const client = new services[service](address, credentials.createInsecure(), {
+    'grpc.max_receive_message_length': 32 << 20, // a long dialog may take more than 4 MiB
+  });
   for (const [name, { responseStream }] of Object.entries(services[service].service)) {
     if (!responseStream) client[name] = promisify(client[name]).bind(client);
   }

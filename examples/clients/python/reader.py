@@ -6,13 +6,13 @@
 import time
 
 import grpc
-from call_out import address
+from gateway import connect
 from yeta.v1.push_pb2 import POSITION_EARLIEST, SubscribePushesRequest
 from yeta.v1.push_pb2_grpc import PushServiceStub
 
 
 def main():
-    with grpc.insecure_channel(address()) as channel:
+    with connect() as channel:
         read(PushServiceStub(channel))
 
 

@@ -6,14 +6,14 @@
 import time
 
 import grpc
-from call_out import address, call_out_request
+from gateway import call_out_request, connect
 from yeta.v1.call_pb2 import CallOutcome, CallState, WatchCallsRequest
 from yeta.v1.call_pb2_grpc import CallServiceStub
 from yeta.v1.outbound_pb2_grpc import OutboundServiceStub
 
 
 def main():
-    with grpc.insecure_channel(address()) as channel:
+    with connect() as channel:
         for call in call_and_wait(channel, call_out_request(channel)).values():
             state = CallState.Name(call.state).removeprefix("CALL_STATE_")
             outcome = CallOutcome.Name(call.outcome).removeprefix("CALL_OUTCOME_")

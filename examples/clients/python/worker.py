@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
 import grpc
-from call_out import address
+from gateway import connect
 from google.protobuf.duration_pb2 import Duration
 from yeta.v1.call_pb2 import CallOutcome, CallState
 from yeta.v1.push_kind_pb2 import PUSH_KIND_CALL
@@ -29,7 +29,7 @@ RETRY = Duration(seconds=1)
 
 
 def main():
-    with grpc.insecure_channel(address()) as channel:
+    with connect() as channel:
         worker = Worker(PushServiceStub(channel))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, worker.stop)

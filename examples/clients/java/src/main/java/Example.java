@@ -15,7 +15,10 @@ final class Example {
   static ManagedChannel connect(String[] args) {
     String fromEnvironment = System.getenv().getOrDefault("YETA_GATEWAY", "localhost:50051");
     String address = args.length > 0 ? args[0] : fromEnvironment;
-    return ManagedChannelBuilder.forTarget(address).usePlaintext().build();
+    return ManagedChannelBuilder.forTarget(address)
+        .usePlaintext()
+        .maxInboundMessageSize(32 << 20) // a long dialog may take more than the 4 MiB by default
+        .build();
   }
 
   /** Two rows, to be called by a robot of the account on a line that is free. */

@@ -1,8 +1,9 @@
-"""What to call, and where the gateway is: shared by the examples."""
+"""The gateway, and what to call: shared by the examples."""
 
 import os
 import sys
 
+import grpc
 from yeta.v1.config_pb2 import LINE_STATUS_IDLE, QueryConfigRequest
 from yeta.v1.config_pb2_grpc import ConfigServiceStub
 from yeta.v1.outbound_pb2 import CallOutRequest, Row
@@ -11,9 +12,13 @@ ROBOT = "719"
 ROWS = [Row(values=["13000000001", "张先生"]), Row(values=["13000000002", "王女士"])]
 
 
-def address():
+# A long dialog may take more than the 4 MiB that gRPC allows by default.
+OPTIONS = [("grpc.max_receive_message_length", 32 << 20)]
+
+
+def connect():
     named = [*sys.argv[1:], os.environ.get("YETA_GATEWAY"), "localhost:50051"]
-    return next(filter(None, named))
+    return grpc.insecure_channel(next(filter(None, named)), options=OPTIONS)
 
 
 def call_out_request(channel):
