@@ -168,7 +168,9 @@ impl World {
                     self.state.take(up_to, (after + 1..=up_to).map(entry));
                 }
                 Want::Entries(numbers) => {
-                    numbers.into_iter().for_each(|n| self.state.load(entry(n)));
+                    for number in numbers {
+                        self.state.load(entry(number));
+                    }
                 }
                 Want::Nothing => return,
             }
@@ -224,9 +226,9 @@ impl World {
         }
     }
 
-    fn apply(&mut self, op: Op) {
+    fn apply(&mut self, op: &Op) {
         self.expire();
-        match op {
+        match *op {
             Op::Append(count) => {
                 for number in self.end + 1..=self.end + count {
                     self.known.insert(number, Known::Live(Live::default()));
@@ -249,8 +251,8 @@ impl World {
             Op::Pass(ms) => self.now += ms,
             Op::Restart => self.restart(),
             Op::Redrive => self.redrive(),
-            Op::Seek(to) => self.seek(to.index(usize::try_from(self.end).unwrap() + 1) as u64),
-            Op::Ack(_) | Op::Nack(..) | Op::Park(_) | Op::Extend(..) => self.settle(&op),
+            Op::Seek(ref to) => self.seek(to.index(usize::try_from(self.end).unwrap() + 1) as u64),
+            Op::Ack(_) | Op::Nack(..) | Op::Park(_) | Op::Extend(..) => self.settle(op),
         }
     }
 
@@ -373,11 +375,11 @@ impl World {
     fn finish(&mut self) {
         self.redrive();
         (0..MEMBERS).for_each(|member| self.leave(member));
-        self.apply(Op::Join(0));
+        self.apply(&Op::Join(0));
         loop {
             self.now += DEADLINE;
             let before = self.ids.len();
-            self.apply(Op::Ask(0));
+            self.apply(&Op::Ask(0));
             let out = self.ids.split_off(before);
             for id in &out {
                 assert_eq!(self.state.ack(id, self.end), AckOutcome::Ok);
@@ -414,7 +416,7 @@ proptest! {
     fn nothing_is_lost_handed_out_twice_or_beyond_a_window_and_attempts_are_right(ops in ops()) {
         let mut world = World::new();
         for op in ops {
-            world.apply(op);
+            world.apply(&op);
         }
         world.finish();
     }
