@@ -151,7 +151,7 @@ impl Calls {
         let (account, task_data_id) = (account.to_owned(), task_data_id.to_owned());
         let read = self.projection.read(move |disk| {
             let view = disk.view();
-            let (from, to) = list::whole(Index::TaskData(&task_data_id));
+            let (from, to) = Index::TaskData(&task_data_id).whole();
             let mut calls = Vec::new();
             for item in view.list(from, to).take(MAX_ATTEMPTS) {
                 let (_, key) = item?;

@@ -127,6 +127,14 @@ impl Index<'_> {
         key
     }
 
+    /// The bounds of all keys of the list.
+    pub fn whole(self) -> (Vec<u8>, Vec<u8>) {
+        let from = self.prefix();
+        let mut to = from.clone();
+        to.extend_from_slice(&[u8::MAX; Order::LEN + 1]);
+        (from, to)
+    }
+
     pub fn key(self, order: Order) -> Vec<u8> {
         let mut key = self.prefix();
         key.extend_from_slice(&order.to_bytes());

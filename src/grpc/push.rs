@@ -122,14 +122,9 @@ impl PushService for Pushes {
         &self,
         request: Request<AckPushesRequest>,
     ) -> Result<Response<AckPushesResponse>, Status> {
-        let name = &request.get_ref().subscription;
-        let caller = self.access.admit_to(&request, name, Intent::Own)?;
-        self.access.check(&caller, name).await?;
-        let AckPushesRequest {
-            subscription,
-            ack_ids,
-        } = request.into_inner();
-        let outcomes = self.access.subscriptions.ack(&subscription, &ack_ids).await;
+        let request = self.settling(request, |it| &it.subscription).await?;
+        let (name, ack_ids) = (request.subscription, request.ack_ids);
+        let outcomes = self.access.subscriptions.ack(&name, &ack_ids).await;
         let results = self.results(ack_ids, outcomes)?;
         Ok(Response::new(AckPushesResponse { results }))
     }
@@ -138,10 +133,7 @@ impl PushService for Pushes {
         &self,
         request: Request<NackPushesRequest>,
     ) -> Result<Response<NackPushesResponse>, Status> {
-        let name = &request.get_ref().subscription;
-        let caller = self.access.admit_to(&request, name, Intent::Own)?;
-        self.access.check(&caller, name).await?;
-        let request = request.into_inner();
+        let request = self.settling(request, |it| &it.subscription).await?;
         let reason = shortened(&request.reason, LONGEST_REASON).to_owned();
         let how = if request.park {
             Nack::Park { reason }
@@ -159,10 +151,7 @@ impl PushService for Pushes {
         &self,
         request: Request<ExtendAckDeadlineRequest>,
     ) -> Result<Response<ExtendAckDeadlineResponse>, Status> {
-        let name = &request.get_ref().subscription;
-        let caller = self.access.admit_to(&request, name, Intent::Own)?;
-        self.access.check(&caller, name).await?;
-        let request = request.into_inner();
+        let request = self.settling(request, |it| &it.subscription).await?;
         let by = request.ack_deadline.map(spec::std_duration);
         let (name, ack_ids) = (request.subscription, request.ack_ids);
         let outcomes = self.access.subscriptions.extend(&name, &ack_ids, by).await;
@@ -288,6 +277,18 @@ impl Pushes {
             Err(SubscriptionError::AlreadyExists(_)) => Ok(()),
             Err(error) => Err(self.access.status(&error.into())),
         }
+    }
+
+    /// What a caller asks for that may settle deliveries of the subscription that it names.
+    async fn settling<R: Validate>(
+        &self,
+        request: Request<R>,
+        subscription: impl Fn(&R) -> &str,
+    ) -> Result<R, Status> {
+        let name = subscription(request.get_ref());
+        let caller = self.access.admit_to(&request, name, Intent::Own)?;
+        self.access.check(&caller, name).await?;
+        Ok(request.into_inner())
     }
 
     /// What became of each id.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use tokio::time::sleep;
 
 use super::super::draft::{Deadlines, Draft};
-use super::super::list::whole;
 use super::super::projection::{Old, View, WriteRight};
 use super::super::stored::{CallKey, Index};
 use super::super::{SUBSCRIPTION, assemble, turbo_note};
@@ -265,7 +264,7 @@ impl Swept {
             self.next = self
                 .first_kept
                 .take()
-                .unwrap_or_else(|| whole(Index::All).0);
+                .unwrap_or_else(|| Index::All.whole().0);
         }
     }
 }
@@ -274,7 +273,7 @@ impl Default for Swept {
     fn default() -> Self {
         Self {
             done: Position::START,
-            next: whole(Index::All).0,
+            next: Index::All.whole().0,
             first_kept: None,
         }
     }

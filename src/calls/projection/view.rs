@@ -4,7 +4,6 @@ use bytes::Bytes;
 use fjall::{Readable, Snapshot};
 use prost::Message;
 
-use super::super::list::whole;
 use super::super::stored::{CallKey, Index, Parts, Summary};
 use super::Disk;
 use crate::push::Position;
@@ -73,7 +72,7 @@ impl<'a> View<'a> {
 
     /// Calls whose last content is not in the log yet, `limit` at most.
     pub fn pending(&self, limit: usize) -> fjall::Result<Vec<CallKey>> {
-        self.first_of(whole(Index::Pending), limit)
+        self.first_of(Index::Pending.whole(), limit)
     }
 
     /// Of the calls from a key of the list of all on, `limit` at most: those of which a log that
@@ -81,7 +80,7 @@ impl<'a> View<'a> {
     pub fn old(&self, from: Vec<u8>, earliest: Position, limit: usize) -> fjall::Result<Old> {
         let mut old = Old::default();
         let mut looked_at = 0;
-        for item in self.list(from, whole(Index::All).1) {
+        for item in self.list(from, Index::All.whole().1) {
             let (index_key, key) = item?;
             let Some(summary) = self.summary(&key)? else {
                 continue;

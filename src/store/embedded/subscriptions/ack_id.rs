@@ -20,7 +20,7 @@ pub(super) struct AckId {
 }
 
 const PARTS: usize = 8 + 4 + 8 + 8;
-const LEN: usize = PARTS + 2;
+const LEN: usize = PARTS + 4;
 
 impl AckId {
     /// Reads an id back; `None` if the text is none.
@@ -46,10 +46,8 @@ impl AckId {
         bytes[8..12].copy_from_slice(&self.generation.to_be_bytes());
         bytes[12..20].copy_from_slice(&self.number.to_be_bytes());
         bytes[20..28].copy_from_slice(&self.tag.to_be_bytes());
-        let sum = bytes[..PARTS].iter().fold(0_u16, |sum, byte| {
-            sum.rotate_left(5).wrapping_add(u16::from(*byte))
-        });
-        bytes[PARTS..].copy_from_slice(&sum.to_be_bytes());
+        let checksum = crc32fast::hash(&bytes[..PARTS]);
+        bytes[PARTS..].copy_from_slice(&checksum.to_be_bytes());
         bytes
     }
 }
