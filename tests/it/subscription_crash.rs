@@ -17,7 +17,7 @@ use yeta_gateway::proto::{
     SubscribePushesResponse,
 };
 
-use crate::support::{Addresses, Http, Process, Pushes, eventually, pushes_client, within};
+use crate::support::{Addresses, Http, Process, Pushes, eventually, pushed, pushes_client, within};
 
 const KILLS: usize = 40;
 const PUSHERS: usize = 2;
@@ -201,6 +201,7 @@ fn request() -> SubscribePushesRequest {
     SubscribePushesRequest {
         subscription: SUBSCRIPTION.into(),
         start: Some(Start::Position(Position::Earliest.into())),
+        filter: Some(pushed()),
         max_in_flight: Some(16),
         ..SubscribePushesRequest::default()
     }

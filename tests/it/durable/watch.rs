@@ -188,7 +188,10 @@ async fn retention_is_warned_of_before_it_overtakes_and_what_is_lost_is_counted(
     watched.now_ms.fetch_add(1000 * 1000, Ordering::SeqCst);
     watched.push("c").await;
     watched.log.retire().await;
-    assert_eq!(watched.look_after(0).await, []);
+    let moving = Finding::Moving {
+        subscription: NAME.into(),
+    };
+    assert_eq!(watched.look_after(0).await, [moving]);
     assert_eq!(watched.gauge("lost_events"), Some(2.0));
     assert_eq!(watched.look_after(1).await, []);
 }
