@@ -68,8 +68,10 @@ pub(super) fn merge(pushes: &[PushEvent]) -> Call {
 pub(super) fn missing(call: &Call, is_turbo: bool) -> Vec<PushKind> {
     let mut missing = Vec::new();
     let record = call.call_record.as_ref();
+    // An outbound call has a second record, which holds all of the first. While nothing tells
+    // which way a call went, it may still be one.
     let has_record = record.is_some_and(|record| {
-        !is_outbound(call) || record.variant() == CallRecordVariant::Outbound
+        record.variant() == CallRecordVariant::Outbound || is_inbound(call)
     });
     if !has_record {
         missing.push(PushKind::CallRecord);
@@ -234,6 +236,12 @@ fn is_outbound(call: &Call) -> bool {
         .as_ref()
         .is_some_and(|voice| voice.call_relation_id.is_empty() && !voice.task_data_id.is_empty());
     record || dialog || voice
+}
+
+/// Whether a customer called, as far as anything tells.
+fn is_inbound(call: &Call) -> bool {
+    let says_so = call.direction() == CallDirection::Inbound || !call.call_relation_id.is_empty();
+    says_so && !is_outbound(call)
 }
 
 #[cfg(test)]
