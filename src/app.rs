@@ -24,10 +24,13 @@ use crate::grpc::observe::GrpcMetrics;
 use crate::grpc::server::{GrpcServer, ServeError};
 use crate::http_server;
 use crate::platform::{Platform, PlatformConfig, PlatformMetrics, WireError};
-use crate::relay::metrics::RelayMetrics;
+use crate::relay::metrics::{RelayMetrics, SubscriptionMetrics};
+use crate::relay::watch::{Limits, Watch};
 use crate::store::PushLog as _;
 use crate::store::embedded::metrics::StoreMetrics;
+use crate::store::embedded::subscriptions::EmbeddedSubscriptions;
 use crate::store::embedded::{EmbeddedLog, OpenError, Options};
+use crate::store::subscriptions::Subscriptions as _;
 
 /// Why the gateway cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +115,8 @@ pub async fn run(
 
     let log = Arc::new(EmbeddedLog::open(store_options(&config)).await?);
     StoreMetrics::register(&mut registry, log.clone());
+    let subscriptions = EmbeddedSubscriptions::open(log.clone(), config.subscriptions.max).await?;
+    let subscriptions = Arc::new(subscriptions);
     let accounts: Vec<Arc<Account>> = config.accounts.iter().cloned().map(Arc::new).collect();
     let platform = platform_config(&config);
     let platform = Platform::new(&platform, accounts.clone(), metrics.platform)?;
@@ -122,6 +127,7 @@ pub async fn run(
         clients: Arc::new(Clients::new(&config.clients, account_names(&config))),
         platform: platform.clone(),
         log: log.clone(),
+        subscriptions: subscriptions.clone(),
         drain: drain.clone(),
         metrics: metrics.grpc,
         relay_metrics: metrics.relay,
@@ -131,7 +137,19 @@ pub async fn run(
 
     let ready = Ready::default();
     let admin = admin::router(ready.clone(), Arc::new(registry));
-    let background = Background::start(listeners.admin, admin, log.clone(), config.store.retention);
+    let watch = Watch::new(
+        log.clone(),
+        subscriptions.clone(),
+        metrics.subscriptions,
+        limits(&config, log.clone()),
+    );
+    let background = Background::start(
+        listeners.admin,
+        admin,
+        log.clone(),
+        config.store.retention,
+        watch,
+    );
     let push = edge.router();
     let push = http_server::serve(listeners.push, push, drain.clone().cancelled_owned());
     let grpc = async {
@@ -154,17 +172,20 @@ pub async fn run(
     };
 
     ready.set(false);
+    subscriptions.close().await;
     log.close().await;
     background.stop().await;
     tracing::info!("stopped");
     Ok(stopped?)
 }
 
-/// What goes on until the very end: probes and metrics, and the retention of the log.
+/// What goes on until the very end: probes and metrics, the retention of the log, and the watch
+/// over subscriptions.
 struct Background {
     end: CancellationToken,
     admin: JoinHandle<()>,
     retention: JoinHandle<()>,
+    watch: JoinHandle<()>,
 }
 
 impl Background {
@@ -173,12 +194,14 @@ impl Background {
         admin: Router,
         log: Arc<EmbeddedLog>,
         retention: Duration,
+        watch: Watch,
     ) -> Self {
         let end = CancellationToken::new();
         let admin = http_server::serve(listener, admin, end.clone().cancelled_owned());
         Self {
             admin: tokio::spawn(admin),
             retention: tokio::spawn(retire(log, retention, end.clone())),
+            watch: tokio::spawn(watch.run(end.clone())),
             end,
         }
     }
@@ -186,7 +209,7 @@ impl Background {
     async fn stop(self) {
         self.end.cancel();
         // A panic in one of them has been reported; the gateway ends either way.
-        let _ = tokio::join!(self.admin, self.retention);
+        let _ = tokio::join!(self.admin, self.retention, self.watch);
     }
 }
 
@@ -212,6 +235,7 @@ struct Metrics {
     grpc: GrpcMetrics,
     edge: EdgeMetrics,
     relay: RelayMetrics,
+    subscriptions: SubscriptionMetrics,
     platform: PlatformMetrics,
 }
 
@@ -221,6 +245,7 @@ impl Metrics {
             grpc: GrpcMetrics::register(registry),
             edge: EdgeMetrics::register(registry),
             relay: RelayMetrics::register(registry),
+            subscriptions: SubscriptionMetrics::register(registry),
             platform: PlatformMetrics::register(registry),
         }
     }
@@ -237,6 +262,19 @@ async fn retire(log: Arc<EmbeddedLog>, retention: Duration, end: CancellationTok
             () = end.cancelled() => return,
             _ = ticks.tick() => log.retire().await,
         }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rough measure")]
+fn limits(config: &Config, log: Arc<EmbeddedLog>) -> Limits {
+    let most = config.store.retention_bytes;
+    Limits {
+        stuck_after: config.subscriptions.stuck_after,
+        retention: config.store.retention,
+        fullness: Box::new(move || match most {
+            0 => 0.0,
+            most => log.stats().bytes as f64 / most as f64,
+        }),
     }
 }
 

@@ -17,7 +17,9 @@ use toml::Table;
 pub use self::clients::{Client, Permission};
 pub use self::reader::Fault;
 use self::reader::Section;
-pub use self::sections::{Admin, DialogContext, Grpc, Log, LogFormat, Platform, Push, Store};
+pub use self::sections::{
+    Admin, DialogContext, Grpc, Log, LogFormat, Platform, Push, Store, Subscriptions,
+};
 use crate::account::Account;
 
 /// The commented default configuration.
@@ -38,6 +40,8 @@ pub struct Config {
     pub accounts: Vec<Account>,
     /// The log of pushes.
     pub store: Store,
+    /// Durable subscriptions.
+    pub subscriptions: Subscriptions,
     /// What a ringing caller's question is answered with.
     pub dialog_context: DialogContext,
     /// Who may call; none: anybody who can connect.
@@ -100,6 +104,7 @@ impl Config {
             platform: root.section("platform", Platform::read),
             accounts: root.sections("accounts", clients::read_account),
             store: root.section("store", Store::read),
+            subscriptions: root.section("subscriptions", Subscriptions::read),
             dialog_context: root.section("dialog_context", DialogContext::read),
             log: root.section("log", |s| Log {
                 filter: s.get("filter", "info,fjall=warn,lsm_tree=warn".into()),

@@ -48,6 +48,17 @@ impl EventId {
     pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
     }
+
+    /// The id from its text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 2 * Self::LEN || !text.as_bytes().iter().all(is_hex) {
+            return None;
+        }
+        u128::from_str_radix(text, 16)
+            .ok()
+            .map(|id| Self(id.to_be_bytes()))
+    }
 }
 
 /// Lower-case hexadecimal, as `PushEvent.event_id` carries it.

@@ -72,6 +72,15 @@ pub struct Store {
     pub retention_bytes: u64,
 }
 
+/// `[subscriptions]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscriptions {
+    /// How many durable subscriptions there may be.
+    pub max: usize,
+    /// A subscription is called stuck when an event was not dealt with for this long.
+    pub stuck_after: Duration,
+}
+
 /// `[dialog_context]`
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DialogContext {
@@ -190,6 +199,15 @@ impl Store {
             path: section.get("path", "./data".into()),
             retention: section.get("retention", Duration::from_hours(7 * 24)),
             retention_bytes: section.get("retention_bytes", 0),
+        }
+    }
+}
+
+impl Subscriptions {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            max: section.get("max", 10_000),
+            stuck_after: section.get("stuck_after", Duration::from_secs(300)),
         }
     }
 }

@@ -1,15 +1,19 @@
 //! The front door for services: authenticate, validate, call, answer.
 
+mod access;
 pub mod auth;
 mod config;
 mod deadline;
 mod door;
+mod frames;
 pub mod observe;
 mod outbound;
 pub mod overload;
 mod push;
 pub mod server;
+mod start;
 pub mod status;
+mod subscription;
 mod validate;
 
 use std::any::Any;
@@ -21,6 +25,7 @@ pub use config::config_service;
 pub use door::LogEnd;
 pub use outbound::outbound_service;
 pub use push::push_service;
+pub use subscription::subscription_service;
 pub use validate::{Validate, Violations};
 
 /// What a request is answered whose handler panicked: a fault of the gateway.

@@ -1,34 +1,36 @@
 //! `yeta.v1.PushService`.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 
+use super::access::{Access, Intent, may_see};
 use super::auth::{Caller, Clients};
-use super::status;
-use super::validate::{self, Violations};
-use crate::config::Permission;
+use super::frames::{Frames, frames, of_delivery, of_entry};
+use super::start::{self, system_time};
+use super::status::shortened;
+use super::subscription::spec;
+use super::validate::{Validate, Violations};
 use crate::proto::push_service_server::{PushService, PushServiceServer};
 use crate::proto::{
-    AckPushesRequest, AckPushesResponse, EncodedEvent, ExtendAckDeadlineRequest,
+    AckPushesRequest, AckPushesResponse, AckResult, AckStatus, ExtendAckDeadlineRequest,
     ExtendAckDeadlineResponse, ListPushesRequest, ListPushesResponse, NackPushesRequest,
-    NackPushesResponse, Position, PushEvent, PushFilter, SubscribeProgress, SubscribePushesRequest,
-    SubscribePushesResponse, list_pushes_request, subscribe_pushes_request,
+    NackPushesResponse, PushEvent, SubscribePushesRequest,
 };
 use crate::relay::metrics::RelayMetrics;
-use crate::relay::{self, PageQuery, Reader, Start, Step};
+use crate::relay::{self, PageQuery, Reader, Subscriber};
+use crate::store::subscriptions::{
+    AckOutcome, Member, Nack, Spec, SubscriptionError, Subscriptions, Window,
+};
 use crate::store::{Entry, Filter, PushLog};
 
 /// The service's implementation.
 pub struct Pushes {
-    log: Arc<dyn PushLog>,
-    clients: Arc<Clients>,
+    access: Access,
     drain: CancellationToken,
     metrics: RelayMetrics,
 }
@@ -36,13 +38,17 @@ pub struct Pushes {
 /// The service, ready to be served. Its streams end when `drain` is cancelled.
 pub fn push_service(
     log: Arc<dyn PushLog>,
+    subscriptions: Arc<dyn Subscriptions>,
     clients: Arc<Clients>,
     drain: CancellationToken,
     metrics: RelayMetrics,
 ) -> PushServiceServer<Pushes> {
     PushServiceServer::new(Pushes {
-        log,
-        clients,
+        access: Access {
+            log,
+            subscriptions,
+            clients,
+        },
         drain,
         metrics,
     })
@@ -52,11 +58,15 @@ pub fn push_service(
     .send_compressed(CompressionEncoding::Zstd)
 }
 
-type Frame = SubscribePushesResponse;
-type Frames = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
-
 /// A page holds so many events unless it is told otherwise.
 const PAGE_SIZE: usize = 100;
+/// A member may hold so much unless it is told otherwise.
+const WINDOW: Window = Window {
+    events: 256,
+    bytes: 16 << 20,
+};
+/// The most of a reason that is kept, in bytes.
+const LONGEST_REASON: usize = 1024;
 
 #[tonic::async_trait]
 impl PushService for Pushes {
@@ -66,47 +76,35 @@ impl PushService for Pushes {
         &self,
         request: Request<SubscribePushesRequest>,
     ) -> Result<Response<Frames>, Status> {
-        let (caller, filter) = self.admit(&request, request.get_ref().filter.as_ref())?;
-        let request = request.into_inner();
-        let start = subscribe_start(request.start);
-        let position = relay::resolve(&self.log, &start).await;
-        let position = position.map_err(|error| self.status(&error))?;
-        tracing::info!(client = caller.name(), ?start, "a subscriber has come");
-        let reader = Reader::new(
-            self.log.clone(),
-            position,
-            filter,
-            self.drain.clone(),
-            self.metrics.clone(),
-        );
-        Ok(Response::new(frames(
-            reader,
-            self.log.clone(),
-            request.include_raw,
-        )))
+        let name = &request.get_ref().subscription;
+        let caller = self.access.admit_to(&request, name, Intent::Own)?;
+        let frames = if name.is_empty() {
+            self.read(&caller, request).await?
+        } else {
+            self.join(&caller, request).await?
+        };
+        Ok(Response::new(frames))
     }
 
     async fn list_pushes(
         &self,
         request: Request<ListPushesRequest>,
     ) -> Result<Response<ListPushesResponse>, Status> {
-        let (_, filter) = self.admit(&request, request.get_ref().filter.as_ref())?;
-        let request = request.into_inner();
-        let until = request.until.map(system_time);
-        let size = usize::try_from(request.page_size)
-            .ok()
-            .filter(|size| *size > 0);
-        let start = list_start(request.start, request.page_token);
-        let after = relay::resolve(&self.log, &start).await;
+        let caller = self.access.admit(&request)?;
+        let (metadata, _, request) = request.into_parts();
+        let wanted = request.filter.as_ref();
+        let visible = self.access.visible(&caller, &metadata, wanted)?;
+        let start = start::of_page(request.start, request.page_token);
+        let after = relay::resolve(&self.access.log, &start).await;
         let query = PageQuery {
-            after: after.map_err(|error| self.status(&error))?,
-            until,
-            filter,
-            size: size.unwrap_or(PAGE_SIZE),
+            after: after.map_err(|error| self.access.status(&error))?,
+            until: request.until.map(system_time),
+            filter: Filter::new(request.filter.unwrap_or_default(), visible),
+            size: page_size(request.page_size),
         };
-        let page = relay::list(&self.log, &query)
+        let page = relay::list(&self.access.log, &query)
             .await
-            .map_err(|error| self.status(&error))?;
+            .map_err(|error| self.access.status(&error))?;
         let events = page
             .entries
             .iter()
@@ -122,110 +120,207 @@ impl PushService for Pushes {
 
     async fn ack_pushes(
         &self,
-        _: Request<AckPushesRequest>,
+        request: Request<AckPushesRequest>,
     ) -> Result<Response<AckPushesResponse>, Status> {
-        Err(Status::unimplemented("not served yet"))
+        let name = &request.get_ref().subscription;
+        let caller = self.access.admit_to(&request, name, Intent::Own)?;
+        self.access.check(&caller, name).await?;
+        let AckPushesRequest {
+            subscription,
+            ack_ids,
+        } = request.into_inner();
+        let outcomes = self.access.subscriptions.ack(&subscription, &ack_ids).await;
+        let results = self.results(ack_ids, outcomes)?;
+        Ok(Response::new(AckPushesResponse { results }))
     }
 
     async fn nack_pushes(
         &self,
-        _: Request<NackPushesRequest>,
+        request: Request<NackPushesRequest>,
     ) -> Result<Response<NackPushesResponse>, Status> {
-        Err(Status::unimplemented("not served yet"))
+        let name = &request.get_ref().subscription;
+        let caller = self.access.admit_to(&request, name, Intent::Own)?;
+        self.access.check(&caller, name).await?;
+        let request = request.into_inner();
+        let reason = shortened(&request.reason, LONGEST_REASON).to_owned();
+        let how = if request.park {
+            Nack::Park { reason }
+        } else {
+            let delay = request.delay.map(spec::std_duration);
+            Nack::Retry { delay, reason }
+        };
+        let (name, ack_ids) = (request.subscription, request.ack_ids);
+        let outcomes = self.access.subscriptions.nack(&name, &ack_ids, how).await;
+        let results = self.results(ack_ids, outcomes)?;
+        Ok(Response::new(NackPushesResponse { results }))
     }
 
     async fn extend_ack_deadline(
         &self,
-        _: Request<ExtendAckDeadlineRequest>,
+        request: Request<ExtendAckDeadlineRequest>,
     ) -> Result<Response<ExtendAckDeadlineResponse>, Status> {
-        Err(Status::unimplemented("not served yet"))
+        let name = &request.get_ref().subscription;
+        let caller = self.access.admit_to(&request, name, Intent::Own)?;
+        self.access.check(&caller, name).await?;
+        let request = request.into_inner();
+        let by = request.ack_deadline.map(spec::std_duration);
+        let (name, ack_ids) = (request.subscription, request.ack_ids);
+        let outcomes = self.access.subscriptions.extend(&name, &ack_ids, by).await;
+        let results = self.results(ack_ids, outcomes)?;
+        Ok(Response::new(ExtendAckDeadlineResponse { results }))
     }
 }
 
 impl Pushes {
-    fn status(&self, error: &relay::RelayError) -> Status {
-        status::of_relay(error, |position| self.log.cursor(position))
-    }
-
-    /// Lets a reader in whose request is valid, with a filter that holds it to its accounts.
-    fn admit<R: validate::Validate>(
+    /// The stream of an independent reader.
+    async fn read(
         &self,
-        request: &Request<R>,
-        filter: Option<&PushFilter>,
-    ) -> Result<(Caller, Filter), Status> {
-        let metadata = request.metadata();
-        let caller = self.clients.authorize(metadata, Permission::Subscribe)?;
-        let visible = self.visible(&caller, metadata, filter)?;
-        validate::check(request.get_ref())?;
-        let filter = Filter::new(filter.cloned().unwrap_or_default(), visible);
-        Ok((caller, filter))
+        caller: &Caller,
+        request: Request<SubscribePushesRequest>,
+    ) -> Result<Frames, Status> {
+        let Access { log, .. } = &self.access;
+        let (metadata, _, request) = request.into_parts();
+        let wanted = request.filter.as_ref();
+        let visible = self.access.visible(caller, &metadata, wanted)?;
+        let start = start::of_stream(request.start);
+        let position = relay::resolve(log, &start).await;
+        let reader = Reader::new(
+            log.clone(),
+            position.map_err(|error| self.access.status(&error))?,
+            Filter::new(request.filter.unwrap_or_default(), visible),
+            self.drain.clone(),
+            self.metrics.clone(),
+        );
+        tracing::info!(client = caller.name(), ?start, "a subscriber has come");
+        let include_raw = request.include_raw;
+        Ok(frames(reader, log.clone(), move |entry| {
+            of_entry(entry, include_raw)
+        }))
     }
 
-    /// The accounts that a reader is held to; `None`: all. Naming one that is not the caller's is
-    /// refused, instead of a stream that stays empty for a reason nobody sees.
-    fn visible(
+    /// The stream of a member.
+    async fn join(
+        &self,
+        caller: &Caller,
+        request: Request<SubscribePushesRequest>,
+    ) -> Result<Frames, Status> {
+        let Access { log, .. } = &self.access;
+        let (metadata, _, request) = request.into_parts();
+        let member = self.member(caller, &metadata, &request).await?;
+        let subscriber = Subscriber::new(
+            log.clone(),
+            member,
+            caller.accounts(),
+            self.drain.clone(),
+            self.metrics.clone(),
+        );
+        let subscription = &request.subscription;
+        tracing::info!(client = caller.name(), subscription, "a member has come");
+        let include_raw = request.include_raw;
+        Ok(frames(subscriber, log.clone(), move |delivery| {
+            of_delivery(delivery, include_raw)
+        }))
+    }
+
+    /// Joins the subscription, creating it if it is not there.
+    async fn member(
         &self,
         caller: &Caller,
         metadata: &MetadataMap,
-        filter: Option<&PushFilter>,
-    ) -> Result<Option<Vec<String>>, Status> {
-        for account in filter.iter().flat_map(|filter| &filter.accounts) {
-            self.clients.check(caller, account)?;
+        request: &SubscribePushesRequest,
+    ) -> Result<Box<dyn Member>, Status> {
+        let subscriptions = &self.access.subscriptions;
+        let name = &request.subscription;
+        // Goes round when there was none, and when somebody else deleted it in between.
+        loop {
+            let info = match subscriptions.get(name).await {
+                Ok(info) => info,
+                Err(SubscriptionError::NotFound(_)) => {
+                    self.create(caller, metadata, request).await?;
+                    continue;
+                }
+                Err(error) => return Err(self.access.status(&error.into())),
+            };
+            may_see(caller, &info.spec.filter)?;
+            let wanted = request.filter.clone();
+            let held = wanted.map(|wanted| self.access.held(caller, metadata, wanted));
+            if held.is_some_and(|held| held.ok() != Some(info.spec.filter)) {
+                tracing::warn!(
+                    client = caller.name(),
+                    subscription = name,
+                    "a member has brought another filter than the subscription has; it is not \
+                     looked at"
+                );
+            }
+            match subscriptions.join(name, window(request)).await {
+                Err(SubscriptionError::NotFound(_)) => {}
+                joined => return joined.map_err(|error| self.access.status(&error.into())),
+            }
         }
-        if let Some(account) = self.clients.named_account(caller, metadata)? {
-            return Ok(Some(vec![account.to_owned()]));
+    }
+
+    /// Creates the subscription, if nobody else does so at the same time.
+    async fn create(
+        &self,
+        caller: &Caller,
+        metadata: &MetadataMap,
+        request: &SubscribePushesRequest,
+    ) -> Result<(), Status> {
+        let wanted = request.filter.clone().unwrap_or_default();
+        let spec = Spec {
+            filter: self.access.held(caller, metadata, wanted)?,
+            ..Spec::default()
+        };
+        let start = start::of_stream(request.start.clone());
+        let after = relay::resolve(&self.access.log, &start).await;
+        let after = after.map_err(|error| self.access.status(&error))?;
+        let name = &request.subscription;
+        match self.access.subscriptions.create(name, spec, after).await {
+            Ok(()) => {
+                tracing::info!(
+                    client = caller.name(),
+                    subscription = name,
+                    ?start,
+                    "a subscription has been created by its first subscriber"
+                );
+                Ok(())
+            }
+            Err(SubscriptionError::AlreadyExists(_)) => Ok(()),
+            Err(error) => Err(self.access.status(&error.into())),
         }
-        Ok(caller.accounts())
+    }
+
+    /// What became of each id.
+    fn results(
+        &self,
+        ack_ids: Vec<String>,
+        outcomes: Result<Vec<AckOutcome>, SubscriptionError>,
+    ) -> Result<Vec<AckResult>, Status> {
+        let outcomes = outcomes.map_err(|error| self.access.status(&error.into()))?;
+        let result = |(ack_id, outcome)| AckResult {
+            ack_id,
+            status: match outcome {
+                AckOutcome::Ok => AckStatus::Ok,
+                AckOutcome::Unknown => AckStatus::Unknown,
+                AckOutcome::Superseded => AckStatus::Superseded,
+            }
+            .into(),
+        };
+        Ok(ack_ids.into_iter().zip(outcomes).map(result).collect())
     }
 }
 
-/// The stream of a reader; ends with word of how far it came when the gateway drains.
-fn frames(reader: Reader, log: Arc<dyn PushLog>, include_raw: bool) -> Frames {
-    let steps = stream::unfold(Some(reader), |reader| async {
-        let mut reader = reader?;
-        match reader.next().await {
-            Ok(step) => Some((Ok(step), Some(reader))),
-            Err(error) => Some((Err((error, reader.cursor())), None)),
-        }
-    });
-    let frames = steps.flat_map(move |step| {
-        let (events, word, end) = match step {
-            Ok(Step::Events(events)) => (events, None, None),
-            Ok(Step::Progress { cursor, caught_up }) => {
-                (Vec::new(), Some(progress(&cursor, caught_up)), None)
-            }
-            Err((error, cursor)) => {
-                let is_drain = matches!(error, relay::RelayError::Draining);
-                if !is_drain {
-                    tracing::warn!(%error, "a subscriber's stream has been ended");
-                }
-                let word = is_drain.then(|| progress(&cursor, false));
-                let status = status::of_relay(&error, |position| log.cursor(position));
-                (Vec::new(), word, Some(status))
-            }
-        };
-        // Most polls come no further than here: the next event of a handful.
-        let events = events.into_iter().map(move |e| frame(&e, include_raw));
-        stream::iter(events.chain(word).map(Ok).chain(end.map(Err)))
-    });
-    Box::pin(frames)
+fn window(request: &SubscribePushesRequest) -> Window {
+    let events = request.max_in_flight.map(usize::try_from);
+    let bytes = request.max_in_flight_bytes.map(usize::try_from);
+    Window {
+        events: events.map_or(WINDOW.events, |events| events.unwrap_or(usize::MAX)),
+        bytes: bytes.map_or(WINDOW.bytes, |bytes| bytes.unwrap_or(usize::MAX)),
+    }
 }
 
-fn frame(entry: &Entry, include_raw: bool) -> Frame {
-    Frame::Encoded(EncodedEvent {
-        event: entry.event.clone(),
-        raw_json: include_raw.then(|| entry.raw.clone()),
-    })
-}
-
-fn progress(cursor: &crate::push::Cursor, caught_up: bool) -> Frame {
-    Frame::Progress(SubscribeProgress {
-        cursor: cursor.to_string(),
-        caught_up,
-    })
-}
-
-fn event(entry: &Entry, include_raw: bool) -> Option<PushEvent> {
+/// An event of a page.
+pub(super) fn event(entry: &Entry, include_raw: bool) -> Option<PushEvent> {
     let raw_json = if include_raw {
         entry.raw.clone()
     } else {
@@ -237,55 +332,56 @@ fn event(entry: &Entry, include_raw: bool) -> Option<PushEvent> {
     })
 }
 
-fn subscribe_start(start: Option<subscribe_pushes_request::Start>) -> Start {
-    use subscribe_pushes_request::Start as Asked;
-    match start {
-        Some(Asked::Cursor(cursor)) => Start::Cursor(cursor),
-        Some(Asked::Since(time)) => Start::Since(system_time(time)),
-        Some(Asked::Position(position)) if position == Position::Earliest as i32 => Start::Earliest,
-        Some(Asked::Position(_)) | None => Start::Latest,
-    }
+/// How many a page holds at most; a valid request's number, or the default.
+pub(super) fn page_size(asked: i32) -> usize {
+    let asked = usize::try_from(asked).ok();
+    asked.filter(|size| *size > 0).unwrap_or(PAGE_SIZE)
 }
 
-fn list_start(start: Option<list_pushes_request::Start>, page_token: String) -> Start {
-    use list_pushes_request::Start as Asked;
-    match start {
-        _ if !page_token.is_empty() => Start::Cursor(page_token),
-        Some(Asked::Cursor(cursor)) => Start::Cursor(cursor),
-        Some(Asked::Since(time)) => Start::Since(system_time(time)),
-        None => Start::Earliest,
-    }
-}
-
-/// A time as the system has it; one that it cannot express is as early as can be.
-fn system_time(time: prost_types::Timestamp) -> SystemTime {
-    SystemTime::try_from(time).unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-impl validate::Validate for SubscribePushesRequest {
+impl Validate for SubscribePushesRequest {
     fn validate(&self, violations: &mut Violations) {
+        start::check(self.start.as_ref(), violations);
         if !self.subscription.is_empty() {
-            violations.add(
-                "subscription",
-                "durable subscriptions are not supported by this version; leave it empty",
-            );
-        }
-        if let Some(subscribe_pushes_request::Start::Position(position)) = self.start
-            && Position::try_from(position).is_err()
-        {
-            violations.add("position", format!("{position} is no Position"));
+            spec::check_name("subscription", &self.subscription, violations);
+            violations.within("max_in_flight", self.max_in_flight, 1, 10_000);
+            violations.at_least("max_in_flight_bytes", self.max_in_flight_bytes, 1);
         }
     }
 }
 
-impl validate::Validate for ListPushesRequest {
+impl Validate for ListPushesRequest {
     fn validate(&self, violations: &mut Violations) {
-        if !(0..=1000).contains(&self.page_size) {
-            let page_size = self.page_size;
-            violations.add(
-                "page_size",
-                format!("{page_size} is not between 0 and 1000"),
-            );
-        }
+        violations.page_size(self.page_size);
+    }
+}
+
+impl Validate for AckPushesRequest {
+    fn validate(&self, violations: &mut Violations) {
+        spec::check_name("subscription", &self.subscription, violations);
+        check_ack_ids(&self.ack_ids, violations);
+    }
+}
+
+impl Validate for NackPushesRequest {
+    fn validate(&self, violations: &mut Violations) {
+        spec::check_name("subscription", &self.subscription, violations);
+        check_ack_ids(&self.ack_ids, violations);
+        spec::check_duration("delay", self.delay, Duration::ZERO, violations);
+    }
+}
+
+impl Validate for ExtendAckDeadlineRequest {
+    fn validate(&self, violations: &mut Violations) {
+        spec::check_name("subscription", &self.subscription, violations);
+        check_ack_ids(&self.ack_ids, violations);
+        spec::check_duration("ack_deadline", self.ack_deadline, Duration::ZERO, violations);
+    }
+}
+
+fn check_ack_ids(ack_ids: &[String], violations: &mut Violations) {
+    const MOST: usize = 10_000;
+    if ack_ids.len() > MOST {
+        let fault = format!("has {} ids, more than {MOST}", ack_ids.len());
+        violations.add("ack_ids", fault);
     }
 }

@@ -15,11 +15,14 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::auth::Clients;
 use super::observe::{GrpcMetrics, ObserveLayer};
 use super::overload::OverloadLayer;
-use super::{LogEnd, config_service, outbound_service, panicked, push_service};
+use super::{
+    LogEnd, config_service, outbound_service, panicked, push_service, subscription_service,
+};
 use crate::platform::Platform;
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::relay::metrics::RelayMetrics;
 use crate::store::PushLog;
+use crate::store::subscriptions::Subscriptions;
 
 /// What the services work with.
 pub struct GrpcServer {
@@ -29,6 +32,8 @@ pub struct GrpcServer {
     pub platform: Arc<Platform>,
     /// What streams are read from.
     pub log: Arc<dyn PushLog>,
+    /// What members join.
+    pub subscriptions: Arc<dyn Subscriptions>,
     /// Cancelled when the gateway is told to stop.
     pub drain: CancellationToken,
     /// Counts of requests.
@@ -57,11 +62,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What health checks can ask for: the whole gateway, and each of its services.
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "",
     "yeta.v1.ConfigService",
     "yeta.v1.OutboundService",
     "yeta.v1.PushService",
+    "yeta.v1.SubscriptionService",
 ];
 
 impl GrpcServer {
@@ -94,7 +100,18 @@ impl GrpcServer {
         let config = config_service(self.platform.clone(), self.clients.clone());
         let outbound =
             outbound_service(self.platform.clone(), self.clients.clone(), self.log_end());
-        let pushes = push_service(self.log, self.clients, self.drain, self.relay_metrics);
+        let subscriptions = subscription_service(
+            self.log.clone(),
+            self.subscriptions.clone(),
+            self.clients.clone(),
+        );
+        let pushes = push_service(
+            self.log,
+            self.subscriptions,
+            self.clients,
+            self.drain,
+            self.relay_metrics,
+        );
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -105,6 +122,7 @@ impl GrpcServer {
             .add_service(config.max_decoding_message_size(self.max_request_bytes))
             .add_service(outbound.max_decoding_message_size(self.max_request_bytes))
             .add_service(pushes.max_decoding_message_size(self.max_request_bytes))
+            .add_service(subscriptions.max_decoding_message_size(self.max_request_bytes))
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
                 draining,

@@ -13,7 +13,7 @@ use crate::{
     platform::{Code, PlatformError},
     push::{Cursor, Position},
     relay::RelayError,
-    store::ReadError,
+    store::{ReadError, subscriptions::SubscriptionError},
 };
 
 /// Domain of errors that the platform answered with a code.
@@ -183,28 +183,57 @@ pub fn overloaded() -> Status {
         .into_status("the gateway serves as many requests as it may")
 }
 
-/// The status of a reader that cannot start or go on; `cursor` names where it can.
+/// The status of a name that only the gateway itself gives.
+pub(super) fn name_reserved(name: &str) -> Status {
+    Answer::new(Grpc::PermissionDenied, "NAME_RESERVED")
+        .with("subscription", name)
+        .into_status(format!("{name:?} is one of the gateway's own names"))
+}
+
+/// The status of a reader or subscription that cannot start or go on; `cursor` names where it can.
 pub fn of_relay(error: &RelayError, cursor: impl Fn(Position) -> Cursor) -> Status {
     let answer = match error {
         RelayError::BadCursor(_) => Answer::new(Grpc::InvalidArgument, "BAD_CURSOR"),
-        RelayError::Read(ReadError::Expired { earliest }) => {
-            Answer::new(Grpc::OutOfRange, "CURSOR_EXPIRED")
-                .with("earliest_cursor", &cursor(*earliest).to_string())
+        RelayError::Read(error) | RelayError::Subscription(SubscriptionError::Log(error)) => {
+            of_read(error, cursor)
         }
-        RelayError::Read(ReadError::Damaged { lost }) => {
+        RelayError::Subscription(SubscriptionError::NotFound(name)) => {
+            Answer::new(Grpc::NotFound, "SUBSCRIPTION_NOT_FOUND").with("subscription", name)
+        }
+        RelayError::Subscription(SubscriptionError::AlreadyExists(name)) => {
+            Answer::new(Grpc::AlreadyExists, "SUBSCRIPTION_EXISTS").with("subscription", name)
+        }
+        RelayError::Subscription(SubscriptionError::TooMany(_)) => {
+            Answer::new(Grpc::ResourceExhausted, "TOO_MANY_SUBSCRIPTIONS")
+        }
+        RelayError::Subscription(SubscriptionError::Unavailable(_)) => {
+            Answer::new(Grpc::Unavailable, "STORE_UNAVAILABLE").retry(RETRY_AFTER)
+        }
+        RelayError::Forbidden { account } => {
+            Answer::new(Grpc::PermissionDenied, "ACCOUNT_FORBIDDEN").with("account", account)
+        }
+        RelayError::Subscription(SubscriptionError::Closed) | RelayError::Draining => {
+            Answer::new(Grpc::Unavailable, "DRAINING").retry(RETRY_AFTER)
+        }
+    };
+    answer.into_status(error.to_string())
+}
+
+fn of_read(error: &ReadError, cursor: impl Fn(Position) -> Cursor) -> Answer {
+    match error {
+        ReadError::Expired { earliest } => Answer::new(Grpc::OutOfRange, "CURSOR_EXPIRED")
+            .with("earliest_cursor", &cursor(*earliest).to_string()),
+        ReadError::Damaged { lost } => {
             let after = Position(lost.end - 1);
             Answer::new(Grpc::DataLoss, "LOG_DAMAGED")
                 .with("lost_events", &(lost.end - lost.start).to_string())
                 .with("resume_cursor", &cursor(after).to_string())
         }
-        RelayError::Read(ReadError::Unavailable(_)) => {
+        ReadError::Unavailable(_) => {
             Answer::new(Grpc::Unavailable, "STORE_UNAVAILABLE").retry(RETRY_AFTER)
         }
-        RelayError::Read(ReadError::Closed) | RelayError::Draining => {
-            Answer::new(Grpc::Unavailable, "DRAINING").retry(RETRY_AFTER)
-        }
-    };
-    answer.into_status(error.to_string())
+        ReadError::Closed => Answer::new(Grpc::Unavailable, "DRAINING").retry(RETRY_AFTER),
+    }
 }
 
 impl From<Violations> for Status {
@@ -236,7 +265,8 @@ impl From<Violations> for Status {
     }
 }
 
-fn shortened(text: &str, most: usize) -> &str {
+/// The start of a text, of so many bytes at most.
+pub(super) fn shortened(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev();
     let end = end.into_iter().find(|&at| text.is_char_boundary(at));
     &text[..end.unwrap_or(0)]

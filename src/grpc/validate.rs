@@ -33,7 +33,7 @@ impl Violations {
         }
     }
 
-    fn within<N>(&mut self, field: &str, value: Option<N>, least: N, most: N)
+    pub(super) fn within<N>(&mut self, field: &str, value: Option<N>, least: N, most: N)
     where
         N: PartialOrd + Copy + std::fmt::Display,
     {
@@ -42,7 +42,7 @@ impl Violations {
         }
     }
 
-    fn at_least<N: PartialOrd + Copy + std::fmt::Display>(
+    pub(super) fn at_least<N: PartialOrd + Copy + std::fmt::Display>(
         &mut self,
         field: &str,
         value: Option<N>,
@@ -50,6 +50,14 @@ impl Violations {
     ) {
         if let Some(value) = value.filter(|value| *value < least) {
             self.add(field, format!("is {value}, not at least {least}"));
+        }
+    }
+
+    /// Adds that a page is larger than pages may be.
+    pub(super) fn page_size(&mut self, page_size: i32) {
+        if !(0..=1000).contains(&page_size) {
+            let fault = format!("{page_size} is not between 0 and 1000");
+            self.add("page_size", fault);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use ::bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{DecodeContext, WireType, bytes, encode_key, encode_varint};
-use prost::encoding::{encoded_len_varint, key_len, message, skip_field};
+use prost::encoding::{encoded_len_varint, key_len, message, skip_field, string, uint32};
 use prost::{DecodeError, Message};
 
 use super::{PushEvent, SubscribeProgress};
@@ -29,20 +29,48 @@ pub struct EncodedEvent {
     pub event: Bytes,
     /// `raw_json`, if it is to be sent.
     pub raw_json: Option<Bytes>,
+    /// Which delivery of a durable subscription this is.
+    pub delivery: Option<EncodedDelivery>,
+}
+
+/// What tells one delivery of an event from another.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EncodedDelivery {
+    /// `ack_id`
+    pub ack_id: String,
+    /// `delivery_attempt`
+    pub attempt: u32,
 }
 
 const EVENT: u32 = 1;
 const PROGRESS: u32 = 2;
-/// `PushEvent.raw_json`; appended to the encoded event, as messages merge by concatenation.
+// Fields of `PushEvent`, appended to the encoded event, as messages merge by concatenation.
+const ACK_ID: u32 = 7;
+const DELIVERY_ATTEMPT: u32 = 8;
 const RAW_JSON: u32 = 100;
 
 impl EncodedEvent {
     fn len(&self) -> usize {
+        let delivery = self.delivery.as_ref().map_or(0, |delivery| {
+            string::encoded_len(ACK_ID, &delivery.ack_id)
+                + uint32::encoded_len(DELIVERY_ATTEMPT, &delivery.attempt)
+        });
         let raw_json = self
             .raw_json
             .as_ref()
             .map_or(0, |raw| bytes::encoded_len(RAW_JSON, raw));
-        self.event.len() + raw_json
+        self.event.len() + delivery + raw_json
+    }
+
+    fn encode(&self, buf: &mut impl BufMut) {
+        buf.put_slice(&self.event);
+        if let Some(delivery) = &self.delivery {
+            string::encode(ACK_ID, &delivery.ack_id, buf);
+            uint32::encode(DELIVERY_ATTEMPT, &delivery.attempt, buf);
+        }
+        if let Some(raw_json) = &self.raw_json {
+            bytes::encode(RAW_JSON, raw_json, buf);
+        }
     }
 }
 
@@ -54,10 +82,7 @@ impl Message for SubscribePushesResponse {
             Self::Encoded(event) => {
                 encode_key(EVENT, WireType::LengthDelimited, buf);
                 encode_varint(event.len() as u64, buf);
-                buf.put_slice(&event.event);
-                if let Some(raw_json) = &event.raw_json {
-                    bytes::encode(RAW_JSON, raw_json, buf);
-                }
+                event.encode(buf);
             }
             Self::Progress(progress) => message::encode(PROGRESS, progress, buf),
         }
@@ -123,14 +148,27 @@ mod tests {
 
     #[test]
     fn an_encoded_event_arrives_as_the_event_that_it_was() {
-        for raw_json in [None, Some(Bytes::from_static(b"{}"))] {
+        let delivery = EncodedDelivery {
+            ack_id: "a".repeat(200),
+            attempt: 300,
+        };
+        for (raw_json, delivery) in [
+            (None, None),
+            (Some(Bytes::from_static(b"{}")), None),
+            (None, Some(delivery.clone())),
+            (Some(Bytes::from_static(b"{}")), Some(delivery)),
+        ] {
             let frame = SubscribePushesResponse::Encoded(EncodedEvent {
                 event: event().encode_to_vec().into(),
                 raw_json: raw_json.clone(),
+                delivery: delivery.clone(),
             });
             let bytes = frame.encode_to_vec();
             assert_eq!(bytes.len(), frame.encoded_len());
+            let delivery = delivery.unwrap_or_default();
             let whole = PushEvent {
+                ack_id: delivery.ack_id,
+                delivery_attempt: delivery.attempt,
                 raw_json: raw_json.unwrap_or_default(),
                 ..event()
             };

@@ -7,7 +7,7 @@ mod generated {
     tonic::include_proto!("yeta.v1");
 }
 
-pub use frame::{EncodedEvent, SubscribePushesResponse};
+pub use frame::{EncodedDelivery, EncodedEvent, SubscribePushesResponse};
 pub use generated::*;
 
 /// The compiled `proto/` files with their comments, for server reflection.

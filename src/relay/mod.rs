@@ -1,21 +1,58 @@
-//! Reads the log on behalf of subscribers: where to start, what to leave out, how far it has come.
+//! Reads the log on behalf of subscribers: where to start, what to leave out, how far it has come;
+//! and feeds the members of durable subscriptions.
 //!
 //! A reader holds at most two batches in memory, the one being sent and the next, so that a slow
 //! subscriber costs little and delays nobody. There is no queue that could overflow: the log is
 //! the buffer.
 
+mod backlog;
 pub mod metrics;
 mod page;
 mod reader;
+mod subscriber;
+pub mod watch;
 
-pub use self::page::{Page, PageQuery, list};
-pub use self::reader::{Reader, Step};
+pub use self::backlog::{Backlog, backlog, received_after};
+pub use self::page::{Page, PageQuery, dead_letters, list};
+pub use self::reader::Reader;
+pub use self::subscriber::Subscriber;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::push::{CursorError, Position};
+use crate::push::{Cursor, CursorError, Position};
+use crate::store::subscriptions::SubscriptionError;
 use crate::store::{PushLog, ReadError, ReadLimit};
+
+/// What a stream is fed from, event by event.
+pub trait Source: Send + 'static {
+    /// What it gives.
+    type Event: Send + 'static;
+
+    /// Waits for the next events or word of progress. After an error there is nothing more.
+    fn next(&mut self) -> impl Future<Output = Result<Step<Self::Event>, RelayError>> + Send;
+
+    /// The cursor of how far it has come.
+    fn cursor(&self) -> Cursor;
+}
+
+/// What a source has come to.
+#[derive(Clone, Debug)]
+pub enum Step<E> {
+    /// Events that match, in order: at least one, and few enough that whoever takes them one by
+    /// one comes back soon.
+    Events(Vec<E>),
+    /// How far it has come, past what the filter left out.
+    Progress {
+        /// Where that is.
+        cursor: Cursor,
+        /// Whether this was the end of the log.
+        caught_up: bool,
+    },
+}
+
+/// Progress is told at least this often.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// Where a reader starts.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +76,15 @@ pub enum RelayError {
     /// The log cannot be read from there.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The subscription cannot be read.
+    #[error(transparent)]
+    Subscription(#[from] SubscriptionError),
+    /// The subscription has come to take pushes that this member may not see.
+    #[error("the subscription has pushes of account {account:?}, which is not this member's")]
+    Forbidden {
+        /// Whose pushes they are.
+        account: String,
+    },
     /// The gateway is shutting down; another replica, or this one later, can go on.
     #[error("the gateway is shutting down")]
     Draining,

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::{BATCH, RelayError};
 use crate::push::{Cursor, Position};
+use crate::store::subscriptions::{DeadLetter, SubscriptionError, Subscriptions};
 use crate::store::{Entry, Filter, PushLog};
 
 /// What a page is to hold.
@@ -76,4 +77,35 @@ pub async fn list(log: &Arc<dyn PushLog>, query: &PageQuery) -> Result<Page, Rel
         entries,
         next: Some(log.cursor(position)),
     })
+}
+
+/// A page of at most `size` dead letters after a position, and the position that the next page
+/// follows; `None`: there is none.
+pub async fn dead_letters(
+    subscriptions: &Arc<dyn Subscriptions>,
+    name: &str,
+    mut after: Position,
+    size: usize,
+) -> Result<(Vec<DeadLetter>, Option<Position>), SubscriptionError> {
+    /// So many are read at a time, as each may be large.
+    const HANDFUL: usize = 32;
+    let mut page = Vec::new();
+    let mut bytes = 0;
+    loop {
+        // One more than there is room for tells whether there is another page.
+        let limit = HANDFUL.min(size + 1 - page.len());
+        let letters = subscriptions.dead_letters(name, after, limit).await?;
+        let is_last = letters.len() < limit;
+        for letter in letters {
+            if page.len() == size || bytes >= PAGE_BYTES {
+                return Ok((page, Some(after)));
+            }
+            after = letter.entry.cursor.position;
+            bytes += letter.entry.size();
+            page.push(letter);
+        }
+        if is_last {
+            return Ok((page, None));
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! An independent reader: every event after its start that matches, in order, without end.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -9,27 +8,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::metrics::RelayMetrics;
-use super::{BATCH, RelayError};
+use super::{BATCH, PROGRESS_EVERY, RelayError, Source, Step};
 use crate::push::{Cursor, Position};
 use crate::store::{Batch, Entry, Filter, PushLog, ReadError};
-
-/// What a reader has come to.
-#[derive(Clone, Debug)]
-pub enum Step {
-    /// Events that match, in order: at least one, and few enough that whoever takes them one by
-    /// one comes back soon.
-    Events(Vec<Arc<Entry>>),
-    /// How far it has come, past what the filter left out.
-    Progress {
-        /// Reading can go on from here.
-        cursor: Cursor,
-        /// Whether this was the end of the log.
-        caught_up: bool,
-    },
-}
-
-/// Progress is told at least this often.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// So many events are given at a time: what is done for each handful costs little for each event,
 /// and a reader still learns soon that the gateway drains.
@@ -75,36 +56,6 @@ impl Reader {
             is_behind: false,
             has_told_caught_up: false,
             progress_due: Instant::now() + PROGRESS_EVERY,
-        }
-    }
-
-    /// The cursor of how far the reader has come.
-    pub fn cursor(&self) -> Cursor {
-        self.log.cursor(self.position)
-    }
-
-    /// Waits for the next events or word of progress. After an error there is nothing more.
-    pub async fn next(&mut self) -> Result<Step, RelayError> {
-        loop {
-            if self.drain.is_cancelled() {
-                return Err(RelayError::Draining);
-            }
-            let events = self.handful();
-            if !events.is_empty() {
-                self.metrics.delivered.inc_by(events.len() as u64);
-                return Ok(Step::Events(events));
-            }
-            if Instant::now() >= self.progress_due {
-                let caught_up = self.position == *self.end.borrow();
-                return Ok(self.progress(caught_up));
-            }
-            if !self.fill().await? {
-                if !self.has_told_caught_up {
-                    self.has_told_caught_up = true;
-                    return Ok(self.progress(true));
-                }
-                self.wait().await;
-            }
         }
     }
 
@@ -177,12 +128,44 @@ impl Reader {
         }
     }
 
-    fn progress(&mut self, caught_up: bool) -> Step {
+    fn progress(&mut self, caught_up: bool) -> Step<Arc<Entry>> {
         self.progress_due = Instant::now() + PROGRESS_EVERY;
         Step::Progress {
             cursor: self.cursor(),
             caught_up,
         }
+    }
+}
+
+impl Source for Reader {
+    type Event = Arc<Entry>;
+
+    async fn next(&mut self) -> Result<Step<Arc<Entry>>, RelayError> {
+        loop {
+            if self.drain.is_cancelled() {
+                return Err(RelayError::Draining);
+            }
+            let events = self.handful();
+            if !events.is_empty() {
+                self.metrics.delivered.inc_by(events.len() as u64);
+                return Ok(Step::Events(events));
+            }
+            if Instant::now() >= self.progress_due {
+                let caught_up = self.position == *self.end.borrow();
+                return Ok(self.progress(caught_up));
+            }
+            if !self.fill().await? {
+                if !self.has_told_caught_up {
+                    self.has_told_caught_up = true;
+                    return Ok(self.progress(true));
+                }
+                self.wait().await;
+            }
+        }
+    }
+
+    fn cursor(&self) -> Cursor {
+        self.log.cursor(self.position)
     }
 }
 

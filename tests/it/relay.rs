@@ -10,7 +10,7 @@ use yeta_gateway::edge::reading::{Received, read};
 use yeta_gateway::proto::{PushFilter, PushKind};
 use yeta_gateway::push::{CursorError, Position};
 use yeta_gateway::relay::metrics::RelayMetrics;
-use yeta_gateway::relay::{PageQuery, Reader, RelayError, Start, Step, list, resolve};
+use yeta_gateway::relay::{PageQuery, Reader, RelayError, Source, Start, Step, list, resolve};
 use yeta_gateway::store::embedded::{EmbeddedLog, Options};
 use yeta_gateway::store::{Filter, PushLog, ReadError};
 

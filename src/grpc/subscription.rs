@@ -1,0 +1,356 @@
+//! `yeta.v1.SubscriptionService`.
+
+pub(super) mod spec;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tonic::{Request, Response, Status, codec::CompressionEncoding};
+
+use super::access::{Access, Intent, is_reserved, may_see};
+use super::auth::Clients;
+use super::push::{event, page_size};
+use super::start;
+use super::validate::{Validate, Violations};
+use crate::proto::subscription_service_server::{SubscriptionService, SubscriptionServiceServer};
+use crate::proto::{
+    CreateSubscriptionRequest, DeadLetter, DeleteSubscriptionRequest, DeleteSubscriptionResponse,
+    GetSubscriptionRequest, ListDeadLettersRequest, ListDeadLettersResponse,
+    ListSubscriptionsRequest, ListSubscriptionsResponse, RedriveDeadLettersRequest,
+    RedriveDeadLettersResponse, SeekSubscriptionRequest, SeekSubscriptionResponse, Subscription,
+    UpdateSubscriptionRequest,
+};
+use crate::push::{EventId, Position};
+use crate::relay::{self, RelayError};
+use crate::store::PushLog;
+use crate::store::subscriptions::{Change, Info, Spec, SubscriptionError, Subscriptions};
+
+/// The service's implementation.
+pub struct Service(Access);
+
+/// The service, ready to be served.
+pub fn subscription_service(
+    log: Arc<dyn PushLog>,
+    subscriptions: Arc<dyn Subscriptions>,
+    clients: Arc<Clients>,
+) -> SubscriptionServiceServer<Service> {
+    let access = Access {
+        log,
+        subscriptions,
+        clients,
+    };
+    SubscriptionServiceServer::new(Service(access))
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Zstd)
+}
+
+/// So many entries of the log are looked at to count what one subscription has still to hand out.
+const LOOK_AT: u64 = 20_000;
+/// The same for each of a list.
+const LOOK_AT_IN_LIST: u64 = 1_000;
+
+#[tonic::async_trait]
+impl SubscriptionService for Service {
+    async fn create_subscription(
+        &self,
+        request: Request<CreateSubscriptionRequest>,
+    ) -> Result<Response<Subscription>, Status> {
+        let name = name_of(request.get_ref().subscription.as_ref());
+        let caller = self.0.admit_to(&request, name, Intent::Own)?;
+        let (metadata, _, request) = request.into_parts();
+        let subscription = request.subscription.unwrap_or_default();
+        let name = subscription.name.clone();
+        let asked = spec::change(subscription, &[]).apply(&Spec::default());
+        let spec = Spec {
+            filter: self.0.held(&caller, &metadata, asked.filter)?,
+            ..asked
+        };
+        let start = start::of_stream(request.start);
+        let after = relay::resolve(&self.0.log, &start).await;
+        let after = after.map_err(|error| self.0.status(&error))?;
+        let created = self.0.subscriptions.create(&name, spec, after).await;
+        created.map_err(|error| self.refused(error))?;
+        let (client, subscription) = (caller.name(), &name);
+        tracing::info!(client, subscription, ?start, "a subscription has been created");
+        let info = self.0.info(&caller, &name).await?;
+        Ok(Response::new(self.answer(info, LOOK_AT).await?))
+    }
+
+    async fn get_subscription(
+        &self,
+        request: Request<GetSubscriptionRequest>,
+    ) -> Result<Response<Subscription>, Status> {
+        let name = &request.get_ref().name;
+        let caller = self.0.admit_to(&request, name, Intent::Look)?;
+        let info = self.0.info(&caller, name).await?;
+        Ok(Response::new(self.answer(info, LOOK_AT).await?))
+    }
+
+    async fn list_subscriptions(
+        &self,
+        request: Request<ListSubscriptionsRequest>,
+    ) -> Result<Response<ListSubscriptionsResponse>, Status> {
+        let caller = self.0.admit(&request)?;
+        let request = request.into_inner();
+        let size = page_size(request.page_size);
+        let mut after = read_token(&request.page_token).unwrap_or_default();
+        let mut subscriptions: Vec<Subscription> = Vec::new();
+        loop {
+            // One more than there is room for tells whether there is another page.
+            let limit = size + 1 - subscriptions.len();
+            let infos = self.0.subscriptions.list(&after, limit).await;
+            let infos = infos.map_err(|error| self.refused(error))?;
+            let is_last = infos.len() < limit;
+            for info in infos {
+                after.clone_from(&info.name);
+                if may_see(&caller, &info.spec.filter).is_err() {
+                    continue;
+                }
+                if subscriptions.len() == size {
+                    let last = subscriptions.last().map(|last| last.name.as_str());
+                    return Ok(Response::new(ListSubscriptionsResponse {
+                        next_page_token: token(last.unwrap_or_default()),
+                        subscriptions,
+                    }));
+                }
+                subscriptions.push(self.answer(info, LOOK_AT_IN_LIST).await?);
+            }
+            if is_last {
+                return Ok(Response::new(ListSubscriptionsResponse {
+                    subscriptions,
+                    next_page_token: String::new(),
+                }));
+            }
+        }
+    }
+
+    async fn update_subscription(
+        &self,
+        request: Request<UpdateSubscriptionRequest>,
+    ) -> Result<Response<Subscription>, Status> {
+        let name = name_of(request.get_ref().subscription.as_ref());
+        let caller = self.0.admit_to(&request, name, Intent::Manage)?;
+        self.0.info(&caller, name).await?;
+        let (metadata, _, request) = request.into_parts();
+        let subscription = request.subscription.unwrap_or_default();
+        let name = subscription.name.clone();
+        let mask = request.update_mask.unwrap_or_default().paths;
+        let mut change = spec::change(subscription, &mask);
+        let pause = Change {
+            paused: change.paused,
+            ..Change::default()
+        };
+        if is_reserved(&name) && change != pause {
+            let mut violations = Violations::default();
+            violations.add("update_mask", "of the gateway's own, paused alone can be changed");
+            return Err(violations.into());
+        }
+        if let Some(filter) = change.filter {
+            change.filter = Some(self.0.held(&caller, &metadata, filter)?);
+        }
+        tracing::info!(
+            client = caller.name(),
+            subscription = name,
+            ?change,
+            "a subscription is changed"
+        );
+        let info = self.0.subscriptions.update(&name, change).await;
+        let info = info.map_err(|error| self.refused(error))?;
+        Ok(Response::new(self.answer(info, LOOK_AT).await?))
+    }
+
+    async fn delete_subscription(
+        &self,
+        request: Request<DeleteSubscriptionRequest>,
+    ) -> Result<Response<DeleteSubscriptionResponse>, Status> {
+        let name = &request.get_ref().name;
+        let caller = self.0.admit_to(&request, name, Intent::Own)?;
+        self.0.check(&caller, name).await?;
+        let deleted = self.0.subscriptions.delete(name).await;
+        deleted.map_err(|error| self.refused(error))?;
+        let (client, subscription) = (caller.name(), name);
+        tracing::info!(client, subscription, "a subscription has been deleted");
+        Ok(Response::new(DeleteSubscriptionResponse {}))
+    }
+
+    async fn seek_subscription(
+        &self,
+        request: Request<SeekSubscriptionRequest>,
+    ) -> Result<Response<SeekSubscriptionResponse>, Status> {
+        let name = &request.get_ref().name;
+        let caller = self.0.admit_to(&request, name, Intent::Manage)?;
+        self.0.check(&caller, name).await?;
+        let SeekSubscriptionRequest { name, start } = request.into_inner();
+        let start = start::of_stream(start);
+        let after = relay::resolve(&self.0.log, &start).await;
+        let after = after.map_err(|error| self.0.status(&error))?;
+        let moved = self.0.subscriptions.seek(&name, after).await;
+        moved.map_err(|error| self.refused(error))?;
+        let (client, subscription) = (caller.name(), name);
+        tracing::info!(client, subscription, ?start, "a subscription has been moved");
+        Ok(Response::new(SeekSubscriptionResponse {
+            cursor: self.0.log.cursor(after).to_string(),
+        }))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<ListDeadLettersRequest>,
+    ) -> Result<Response<ListDeadLettersResponse>, Status> {
+        let name = &request.get_ref().subscription;
+        let caller = self.0.admit_to(&request, name, Intent::Look)?;
+        self.0.check(&caller, name).await?;
+        let request = request.into_inner();
+        let after = match request.page_token.as_str() {
+            "" => Position::START,
+            token => {
+                let after = self.0.log.position(token).map_err(RelayError::from);
+                after.map_err(|error| self.0.status(&error))?
+            }
+        };
+        let (name, size) = (&request.subscription, page_size(request.page_size));
+        let page = relay::dead_letters(&self.0.subscriptions, name, after, size).await;
+        let (letters, next) = page.map_err(|error| self.refused(error))?;
+        let dead_letters = letters.into_iter().map(|letter| DeadLetter {
+            event: event(&letter.entry, request.include_raw),
+            attempts: letter.attempts,
+            reason: letter.reason,
+            parked_at: Some(letter.parked_at.into()),
+        });
+        let next = next.map(|next| self.0.log.cursor(next).to_string());
+        Ok(Response::new(ListDeadLettersResponse {
+            dead_letters: dead_letters.collect(),
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+
+    async fn redrive_dead_letters(
+        &self,
+        request: Request<RedriveDeadLettersRequest>,
+    ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
+        let name = &request.get_ref().subscription;
+        let caller = self.0.admit_to(&request, name, Intent::Manage)?;
+        self.0.check(&caller, name).await?;
+        let ids = &request.get_ref().event_ids;
+        let ids: Vec<_> = ids.iter().filter_map(|id| EventId::parse(id)).collect();
+        let ids = (!ids.is_empty()).then_some(ids.as_slice());
+        let redriven = self.0.subscriptions.redrive(name, ids).await;
+        let redriven = redriven.map_err(|error| self.refused(error))?;
+        tracing::info!(
+            client = caller.name(),
+            subscription = name,
+            redriven,
+            "dead letters are delivered again"
+        );
+        Ok(Response::new(RedriveDeadLettersResponse {
+            redriven: spec::number(redriven),
+        }))
+    }
+}
+
+impl Service {
+    /// A subscription with its stats, counted one by one over so many entries.
+    async fn answer(&self, info: Info, look_at: u64) -> Result<Subscription, Status> {
+        let Access { log, .. } = &self.0;
+        let backlog = relay::backlog(log, info.handed_out, &info.spec.filter, look_at).await;
+        let backlog = backlog.map_err(|error| self.0.status(&error.into()))?;
+        let place = log.cursor(info.place);
+        Ok(spec::answer(info, backlog, place, SystemTime::now()))
+    }
+
+    fn refused(&self, error: SubscriptionError) -> Status {
+        self.0.status(&error.into())
+    }
+}
+
+fn name_of(subscription: Option<&Subscription>) -> &str {
+    subscription.map_or("", |subscription| &subscription.name)
+}
+
+/// Asks for the page that follows a name.
+fn token(name: &str) -> String {
+    URL_SAFE_NO_PAD.encode(name)
+}
+
+fn read_token(token: &str) -> Option<String> {
+    String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()
+}
+
+impl Validate for CreateSubscriptionRequest {
+    fn validate(&self, violations: &mut Violations) {
+        match &self.subscription {
+            None => violations.add("subscription", "is required"),
+            Some(subscription) => spec::check(subscription, violations),
+        }
+        start::check(self.start.as_ref(), violations);
+    }
+}
+
+impl Validate for UpdateSubscriptionRequest {
+    fn validate(&self, violations: &mut Violations) {
+        match &self.subscription {
+            None => violations.add("subscription", "is required"),
+            Some(subscription) => spec::check(subscription, violations),
+        }
+        let paths = self.update_mask.iter().flat_map(|mask| &mask.paths);
+        for path in paths.filter(|path| !spec::FIELDS.contains(&path.as_str())) {
+            let fields = spec::FIELDS.join(", ");
+            violations.add("update_mask", format!("{path:?} is not one of {fields}"));
+        }
+    }
+}
+
+impl Validate for GetSubscriptionRequest {
+    fn validate(&self, violations: &mut Violations) {
+        spec::check_name("name", &self.name, violations);
+    }
+}
+
+impl Validate for DeleteSubscriptionRequest {
+    fn validate(&self, violations: &mut Violations) {
+        spec::check_name("name", &self.name, violations);
+    }
+}
+
+impl Validate for SeekSubscriptionRequest {
+    fn validate(&self, violations: &mut Violations) {
+        spec::check_name("name", &self.name, violations);
+        start::check_place(self.start.as_ref(), violations);
+    }
+}
+
+impl Validate for ListSubscriptionsRequest {
+    fn validate(&self, violations: &mut Violations) {
+        violations.page_size(self.page_size);
+        if !self.page_token.is_empty() && read_token(&self.page_token).is_none() {
+            violations.add("page_token", "is none that a page gave");
+        }
+    }
+}
+
+impl Validate for ListDeadLettersRequest {
+    fn validate(&self, violations: &mut Violations) {
+        spec::check_name("subscription", &self.subscription, violations);
+        violations.page_size(self.page_size);
+    }
+}
+
+impl Validate for RedriveDeadLettersRequest {
+    fn validate(&self, violations: &mut Violations) {
+        const MOST: usize = 1000;
+        spec::check_name("subscription", &self.subscription, violations);
+        if self.event_ids.len() > MOST {
+            let fault = format!("has {} ids, more than {MOST}", self.event_ids.len());
+            violations.add("event_ids", fault);
+        }
+        for (index, id) in self.event_ids.iter().enumerate() {
+            if EventId::parse(id).is_none() {
+                violations.add(format!("event_ids[{index}]"), "is no event id");
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Watches durable subscriptions: tells how they are doing, and who is stuck or about to lose.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::{SubscriptionGauges, SubscriptionMetrics};
+use super::received_after;
+use crate::push::Position;
+use crate::store::PushLog;
+use crate::store::subscriptions::{Info, SubscriptionError, Subscriptions};
+
+/// How often subscriptions are looked at.
+const EVERY: Duration = Duration::from_secs(10);
+/// What goes on is told again this often.
+const REMIND_AFTER: Duration = Duration::from_secs(600);
+/// So many subscriptions are looked at in one go.
+const PAGE: usize = 256;
+/// Retention is about to overtake a subscription whose backlog makes up so much of what it keeps.
+const NEAR: f64 = 0.8;
+
+/// When something is wrong with a subscription.
+pub struct Limits {
+    /// An event that was not dealt with for this long makes its subscription stuck.
+    pub stuck_after: Duration,
+    /// How long the log keeps an event.
+    pub retention: Duration,
+    /// How full the log is of what it may hold in bytes, from 0 to 1.
+    pub fullness: Box<dyn Fn() -> f64 + Send + Sync>,
+}
+
+/// Something that an operator should know of a subscription.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Finding {
+    /// Its oldest event has not been dealt with for long.
+    Stuck {
+        /// Which one.
+        subscription: String,
+        /// For how long.
+        oldest: Duration,
+        /// How many streams are open on it.
+        members: u32,
+        /// How many events are out.
+        unacked: u64,
+        /// Whether it is paused, which may be why.
+        paused: bool,
+    },
+    /// It was stuck, and is not any more.
+    Moving {
+        /// Which one.
+        subscription: String,
+    },
+    /// Retention will soon remove events that it has not dealt with.
+    NearRetention {
+        /// Which one.
+        subscription: String,
+        /// How old its oldest event is.
+        oldest: Duration,
+        /// How many entries of the log lie before it.
+        backlog: u64,
+    },
+    /// Events were removed before they were dealt with.
+    Lost {
+        /// Which one.
+        subscription: String,
+        /// How many since this was last told.
+        events: u64,
+        /// How many since its creation.
+        total: u64,
+    },
+}
+
+impl Finding {
+    fn log(&self) {
+        match self {
+            Self::Stuck {
+                subscription,
+                oldest,
+                members,
+                unacked,
+                paused,
+            } => tracing::warn!(
+                subscription, ?oldest, members, unacked, paused,
+                "a subscription is stuck: its oldest event has not been dealt with for long"
+            ),
+            Self::Moving { subscription } => {
+                tracing::info!(subscription, "a subscription that was stuck moves again");
+            }
+            Self::NearRetention {
+                subscription,
+                oldest,
+                backlog,
+            } => tracing::warn!(
+                subscription, ?oldest, backlog,
+                "retention is about to overtake a subscription: it will lose events"
+            ),
+            Self::Lost {
+                subscription,
+                events,
+                total,
+            } => tracing::error!(
+                subscription, events, total,
+                "a subscription has lost events: retention or damage took them before they were \
+                 dealt with"
+            ),
+        }
+    }
+}
+
+/// Looks at all subscriptions now and then.
+pub struct Watch {
+    log: Arc<dyn PushLog>,
+    subscriptions: Arc<dyn Subscriptions>,
+    metrics: SubscriptionMetrics,
+    limits: Limits,
+    seen: HashMap<String, Seen>,
+}
+
+/// What is remembered of a subscription from one look to the next.
+#[derive(Default)]
+struct Seen {
+    /// When the entry after this position was received.
+    next: Option<(Position, SystemTime)>,
+    lost: u64,
+    stuck: Episode,
+    near_retention: Episode,
+}
+
+/// A state that is told when it begins, and again while it lasts.
+#[derive(Default)]
+struct Episode {
+    told_at: Option<SystemTime>,
+}
+
+impl Episode {
+    /// Whether to tell that the state lasts.
+    fn is_due(&mut self, now: SystemTime) -> bool {
+        let is_due = self.told_at.is_none_or(|at| age(at, now) >= REMIND_AFTER);
+        if is_due {
+            self.told_at = Some(now);
+        }
+        is_due
+    }
+
+    /// Ends it; tells whether it had begun.
+    fn end(&mut self) -> bool {
+        self.told_at.take().is_some()
+    }
+}
+
+impl Watch {
+    /// A watch that has seen nothing yet.
+    pub fn new(
+        log: Arc<dyn PushLog>,
+        subscriptions: Arc<dyn Subscriptions>,
+        metrics: SubscriptionMetrics,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            log,
+            subscriptions,
+            metrics,
+            limits,
+            seen: HashMap::new(),
+        }
+    }
+
+    /// Looks every ten seconds until told to end, and logs what it finds.
+    pub async fn run(mut self, end: CancellationToken) {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                _ = ticks.tick() => match self.look(SystemTime::now()).await {
+                    Ok(findings) => findings.iter().for_each(Finding::log),
+                    Err(error) => tracing::warn!(%error, "subscriptions cannot be looked at"),
+                },
+            }
+        }
+    }
+
+    /// Looks at every subscription once, sets the gauges, and tells what was found.
+    pub async fn look(&mut self, now: SystemTime) -> Result<Vec<Finding>, SubscriptionError> {
+        let mut findings = Vec::new();
+        let mut gauges = Vec::new();
+        let mut seen = HashMap::new();
+        let mut after = String::new();
+        loop {
+            let infos = self.subscriptions.list(&after, PAGE).await?;
+            let is_last = infos.len() < PAGE;
+            for info in infos {
+                after.clone_from(&info.name);
+                let mut of_this = self.seen.remove(&info.name).unwrap_or_default();
+                let end = *self.log.end().borrow();
+                let oldest = self.oldest(&info, end, &mut of_this).await;
+                let oldest = oldest.map(|at| age(at, now));
+                findings.extend(self.judge(&info, end, oldest, &mut of_this, now));
+                gauges.push(SubscriptionGauges {
+                    lag: end.0.saturating_sub(info.handed_out.0),
+                    oldest_unacked: oldest.unwrap_or_default(),
+                    unacked: info.unacked,
+                    members: info.members,
+                    dead_letters: info.dead_letters,
+                    redelivered: info.redelivered,
+                    lost: info.lost,
+                    subscription: info.name.clone(),
+                });
+                seen.insert(info.name, of_this);
+            }
+            if is_last {
+                break;
+            }
+        }
+        // What is gone is forgotten with the old ones.
+        self.seen = seen;
+        self.metrics.set(gauges);
+        Ok(findings)
+    }
+
+    /// When the oldest event was received that is not settled, be it out or still to come. Of what
+    /// is to come the next entry is looked at, whether or not the filter will leave it out.
+    async fn oldest(&self, info: &Info, end: Position, seen: &mut Seen) -> Option<SystemTime> {
+        if info.handed_out >= end {
+            seen.next = None;
+        } else if seen.next.is_none_or(|(after, _)| after != info.handed_out) {
+            // A log that can't be read is told of by those who need what is in it.
+            let received = received_after(&self.log, info.handed_out).await;
+            seen.next = received.ok().flatten().map(|at| (info.handed_out, at));
+        }
+        let next = seen.next.map(|(_, at)| at);
+        info.oldest_unacked.into_iter().chain(next).min()
+    }
+
+    fn judge(
+        &self,
+        info: &Info,
+        end: Position,
+        oldest: Option<Duration>,
+        seen: &mut Seen,
+        now: SystemTime,
+    ) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let subscription = || info.name.clone();
+        let oldest = oldest.unwrap_or_default();
+        if oldest > self.limits.stuck_after && oldest > info.spec.ack_deadline * 2 {
+            if seen.stuck.is_due(now) {
+                findings.push(Finding::Stuck {
+                    subscription: subscription(),
+                    oldest,
+                    members: info.members,
+                    unacked: info.unacked,
+                    paused: info.spec.paused,
+                });
+            }
+        } else if seen.stuck.end() {
+            findings.push(Finding::Moving {
+                subscription: subscription(),
+            });
+        }
+        let backlog = end.0.saturating_sub(info.place.0);
+        if oldest > self.limits.retention.mul_f64(NEAR) || self.fills_the_log(backlog, end) {
+            if seen.near_retention.is_due(now) {
+                findings.push(Finding::NearRetention {
+                    subscription: subscription(),
+                    oldest,
+                    backlog,
+                });
+            }
+        } else {
+            seen.near_retention.end();
+        }
+        if info.lost > seen.lost {
+            findings.push(Finding::Lost {
+                subscription: subscription(),
+                events: info.lost - seen.lost,
+                total: info.lost,
+            });
+        }
+        seen.lost = info.lost;
+        findings
+    }
+
+    /// Whether the log is nearly full, and of this backlog.
+    #[expect(clippy::cast_precision_loss, reason = "a rough measure")]
+    fn fills_the_log(&self, backlog: u64, end: Position) -> bool {
+        let retained = end.0.saturating_sub(self.log.earliest().0);
+        backlog > 0
+            && backlog as f64 >= retained as f64 * NEAR
+            && (self.limits.fullness)() >= NEAR
+    }
+}
+
+/// How long ago a time was; a clock that was set back makes it none at all.
+fn age(at: SystemTime, now: SystemTime) -> Duration {
+    now.duration_since(at).unwrap_or_default()
+}
