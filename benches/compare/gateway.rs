@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Mutex;
 
 use anyhow::anyhow;
@@ -42,29 +43,43 @@ pub fn init_logging() -> anyhow::Result<()> {
         .map_err(|error| anyhow!(error))
 }
 
+/// A folder for a store, beside the build's own files: /tmp may be memory, where a sync costs
+/// nothing.
+pub fn store_folder() -> anyhow::Result<TempDir> {
+    Ok(TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?)
+}
+
+/// The configuration of a gateway with its store in this folder, before this platform.
+pub fn configuration(store: &Path, platform: SocketAddr) -> String {
+    format!(
+        "[grpc]\n\
+         listen = '127.0.0.1:0'\n\
+         [push]\n\
+         listen = '127.0.0.1:0'\n\
+         [admin]\n\
+         listen = '127.0.0.1:0'\n\
+         [platform]\n\
+         base_url = 'http://{platform}'\n\
+         [[accounts]]\n\
+         name = 'default'\n\
+         app_key = 'key'\n\
+         app_secret = 'secret'\n\
+         push_secret = 'bench-push-secret'\n\
+         [store]\n\
+         path = '{}'\n",
+        store.display()
+    )
+}
+
 impl Gateway {
     /// Starts it before this platform.
     pub fn start(platform: SocketAddr) -> anyhow::Result<Self> {
-        // Beside the build's own files: /tmp may be memory, where a sync costs nothing.
-        let store = TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?;
-        let text = format!(
-            "[grpc]\n\
-             listen = '127.0.0.1:0'\n\
-             [push]\n\
-             listen = '127.0.0.1:0'\n\
-             [admin]\n\
-             listen = '127.0.0.1:0'\n\
-             [platform]\n\
-             base_url = 'http://{platform}'\n\
-             [[accounts]]\n\
-             name = 'default'\n\
-             app_key = 'key'\n\
-             app_secret = 'secret'\n\
-             push_secret = 'bench-push-secret'\n\
-             [store]\n\
-             path = '{}'\n",
-            store.path().display()
-        );
+        Self::start_on(store_folder()?, platform)
+    }
+
+    /// Starts it on what a folder holds.
+    pub fn start_on(store: TempDir, platform: SocketAddr) -> anyhow::Result<Self> {
+        let text = configuration(store.path(), platform);
         let config = Config::parse(&text, std::iter::empty())
             .map_err(|faults| anyhow!("the gateway's configuration: {faults:?}"))?;
         let runtime = server_runtime("gateway")?;

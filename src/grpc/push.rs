@@ -374,7 +374,12 @@ impl Validate for ExtendAckDeadlineRequest {
     fn validate(&self, violations: &mut Violations) {
         spec::check_name("subscription", &self.subscription, violations);
         check_ack_ids(&self.ack_ids, violations);
-        spec::check_duration("ack_deadline", self.ack_deadline, Duration::ZERO, violations);
+        spec::check_duration(
+            "ack_deadline",
+            self.ack_deadline,
+            Duration::ZERO,
+            violations,
+        );
     }
 }
 

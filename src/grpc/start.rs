@@ -82,7 +82,10 @@ pub(super) fn check_place(
     check(start, violations);
     let end = start.and_then(Ends::end);
     if start.is_none() || end == Some(Position::Unspecified as i32) {
-        violations.add("start", "is required: a cursor, a time, or an end of the log");
+        violations.add(
+            "start",
+            "is required: a cursor, a time, or an end of the log",
+        );
     }
 }
 

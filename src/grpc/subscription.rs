@@ -75,7 +75,12 @@ impl SubscriptionService for Service {
         let created = self.0.subscriptions.create(&name, spec, after).await;
         created.map_err(|error| self.refused(error))?;
         let (client, subscription) = (caller.name(), &name);
-        tracing::info!(client, subscription, ?start, "a subscription has been created");
+        tracing::info!(
+            client,
+            subscription,
+            ?start,
+            "a subscription has been created"
+        );
         let info = self.0.info(&caller, &name).await?;
         Ok(Response::new(self.answer(info, LOOK_AT).await?))
     }
@@ -146,7 +151,10 @@ impl SubscriptionService for Service {
         };
         if is_reserved(&name) && change != pause {
             let mut violations = Violations::default();
-            violations.add("update_mask", "of the gateway's own, paused alone can be changed");
+            violations.add(
+                "update_mask",
+                "of the gateway's own, paused alone can be changed",
+            );
             return Err(violations.into());
         }
         if let Some(filter) = change.filter {
@@ -191,7 +199,12 @@ impl SubscriptionService for Service {
         let moved = self.0.subscriptions.seek(&name, after).await;
         moved.map_err(|error| self.refused(error))?;
         let (client, subscription) = (caller.name(), name);
-        tracing::info!(client, subscription, ?start, "a subscription has been moved");
+        tracing::info!(
+            client,
+            subscription,
+            ?start,
+            "a subscription has been moved"
+        );
         Ok(Response::new(SeekSubscriptionResponse {
             cursor: self.0.log.cursor(after).to_string(),
         }))

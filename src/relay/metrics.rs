@@ -97,11 +97,9 @@ const GAUGES: [Described; 7] = [
     ("subscription_members", "Streams open", |it| {
         f64::from(it.members)
     }),
-    (
-        "subscription_dead_letters",
-        "Events given up",
-        |it| it.dead_letters as f64,
-    ),
+    ("subscription_dead_letters", "Events given up", |it| {
+        it.dead_letters as f64
+    }),
     (
         "subscription_redelivered",
         "Deliveries beyond the first of each event",

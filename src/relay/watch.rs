@@ -83,7 +83,11 @@ impl Finding {
                 unacked,
                 paused,
             } => tracing::warn!(
-                subscription, ?oldest, members, unacked, paused,
+                subscription,
+                ?oldest,
+                members,
+                unacked,
+                paused,
                 "a subscription is stuck: its oldest event has not been dealt with for long"
             ),
             Self::Moving { subscription } => {
@@ -94,7 +98,9 @@ impl Finding {
                 oldest,
                 backlog,
             } => tracing::warn!(
-                subscription, ?oldest, backlog,
+                subscription,
+                ?oldest,
+                backlog,
                 "retention is about to overtake a subscription: it will lose events"
             ),
             Self::Lost {
@@ -102,7 +108,9 @@ impl Finding {
                 events,
                 total,
             } => tracing::error!(
-                subscription, events, total,
+                subscription,
+                events,
+                total,
                 "a subscription has lost events: retention or damage took them before they were \
                  dealt with"
             ),
@@ -288,9 +296,7 @@ impl Watch {
     #[expect(clippy::cast_precision_loss, reason = "a rough measure")]
     fn fills_the_log(&self, backlog: u64, end: Position) -> bool {
         let retained = end.0.saturating_sub(self.log.earliest().0);
-        backlog > 0
-            && backlog as f64 >= retained as f64 * NEAR
-            && (self.limits.fullness)() >= NEAR
+        backlog > 0 && backlog as f64 >= retained as f64 * NEAR && (self.limits.fullness)() >= NEAR
     }
 }
 

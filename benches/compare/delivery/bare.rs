@@ -62,6 +62,7 @@ impl PushService for Pushes {
         let message = SubscribePushesResponse::Encoded(EncodedEvent {
             event: self.event.clone(),
             raw_json: None,
+            delivery: None,
         });
         let messages = std::iter::repeat_n(Ok(message), self.times);
         Ok(Response::new(stream::iter(messages)))

@@ -66,7 +66,12 @@ pub(in crate::grpc) fn std_duration(duration: prost_types::Duration) -> Duration
 pub(super) fn check(subscription: &Subscription, violations: &mut Violations) {
     check_name("subscription.name", &subscription.name, violations);
     let field = "subscription.ack_deadline";
-    check_duration(field, subscription.ack_deadline, SHORTEST_DEADLINE, violations);
+    check_duration(
+        field,
+        subscription.ack_deadline,
+        SHORTEST_DEADLINE,
+        violations,
+    );
     let Some(backoff) = &subscription.backoff else {
         return;
     };
