@@ -11,6 +11,7 @@
 pub mod account;
 pub mod admin;
 pub mod app;
+pub mod calls;
 pub mod config;
 pub mod edge;
 pub mod grpc;

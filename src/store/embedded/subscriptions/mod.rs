@@ -9,7 +9,6 @@
 mod ack_id;
 mod keeper;
 mod member;
-mod pump;
 mod saved;
 mod state;
 mod subscription;

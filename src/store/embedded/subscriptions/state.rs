@@ -4,16 +4,21 @@
 //! what is still to be read, apart from `ahead`, which was settled before a restart, and from
 //! single entries of `open` that had failed before it.
 
+mod acks;
+mod hand_out;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rangemap::RangeInclusiveSet;
 
-use super::ack_id::AckId;
+pub(super) use self::acks::Parked;
+use self::hand_out::Holding;
+pub(super) use self::hand_out::{Given, Want};
 use super::saved::{Exception, Progress};
 use crate::store::Entry;
-use crate::store::subscriptions::{AckOutcome, Nack, Spec, Window};
 
 /// Milliseconds on a clock that never jumps.
 pub(super) type Millis = u64;
@@ -22,12 +27,6 @@ pub(super) type MemberId = u64;
 
 /// So many entries may be out or waiting; then nothing new is read until some are settled.
 const MAX_OPEN: usize = 32_768;
-/// So many entries are handed to a member at a time: others get their turn, and whoever sends them
-/// on comes back soon.
-pub(super) const HANDFUL: usize = 32;
-/// So many entries are loaded at a time to be handed out again.
-const LOAD: usize = 64;
-
 /// See the module's words.
 pub(super) struct State {
     read_to: u64,
@@ -72,57 +71,6 @@ enum Held {
     Ready,
     Waiting { until: Millis },
     Out { member: MemberId, until: Millis },
-}
-
-/// What a member holds and may hold.
-struct Holding {
-    window: Window,
-    numbers: BTreeSet<u64>,
-    bytes: usize,
-    /// Whether it has asked for more.
-    is_hungry: bool,
-    /// How many it has been given since it asked.
-    given: usize,
-    /// When it was last given something, counted in deliveries.
-    served: u64,
-}
-
-impl Holding {
-    fn has_room(&self) -> bool {
-        self.is_hungry && self.given < HANDFUL && self.numbers.len() < self.window.events
-    }
-
-    fn fits(&self, size: usize) -> bool {
-        self.numbers.is_empty() || self.bytes.saturating_add(size) <= self.window.bytes
-    }
-}
-
-/// An entry handed to a member.
-pub(super) struct Given {
-    pub member: MemberId,
-    pub number: u64,
-    pub tag: u64,
-    pub attempt: u32,
-    pub entry: Arc<Entry>,
-}
-
-/// An entry that is given up.
-#[derive(Debug, PartialEq)]
-pub(super) struct Parked {
-    pub number: u64,
-    pub attempts: u32,
-    pub reason: String,
-}
-
-/// What has to be read before anything more can be handed out.
-#[derive(Debug, PartialEq)]
-pub(super) enum Want {
-    /// These entries, which are to be handed out again.
-    Entries(Vec<u64>),
-    /// What follows this number.
-    After(u64),
-    /// Nothing: nobody asks, nothing is left, or nobody has room.
-    Nothing,
 }
 
 impl State {
@@ -247,122 +195,6 @@ impl State {
         self.ready.is_empty() && self.read_to >= end
     }
 
-    pub fn join(&mut self, member: MemberId, window: Window) {
-        let holding = Holding {
-            window,
-            numbers: BTreeSet::new(),
-            bytes: 0,
-            is_hungry: false,
-            given: 0,
-            served: 0,
-        };
-        self.members.insert(member, holding);
-    }
-
-    pub fn members(&self) -> usize {
-        self.members.len()
-    }
-
-    /// Takes back what a member holds; that is no failed attempt.
-    pub fn leave(&mut self, member: MemberId) {
-        let Some(holding) = self.members.remove(&member) else {
-            return;
-        };
-        for number in holding.numbers {
-            self.hold(number, Held::Ready);
-        }
-    }
-
-    /// A member asks for more.
-    pub fn ask(&mut self, member: MemberId) {
-        if let Some(holding) = self.members.get_mut(&member) {
-            holding.is_hungry = true;
-        }
-    }
-
-    /// Hands out what can be, each entry to the member with the most room of those who asked.
-    pub fn hand_out(&mut self, spec: &Spec, now: Millis) -> Vec<Given> {
-        let mut given = Vec::new();
-        if spec.paused {
-            return given;
-        }
-        while let Some(&number) = self.ready.first()
-            && let Some(entry) = self.open.get(&number).and_then(|open| open.entry.clone())
-            && let Some(member) = self.roomiest(entry.size())
-        {
-            given.push(self.give(number, member, entry, now + millis(spec.ack_deadline)));
-        }
-        for given in &given {
-            if let Some(holding) = self.members.get_mut(&given.member) {
-                (holding.is_hungry, holding.given) = (false, 0);
-            }
-        }
-        given
-    }
-
-    fn give(&mut self, number: u64, member: MemberId, entry: Arc<Entry>, until: Millis) -> Given {
-        self.next_tag = self.next_tag.wrapping_add(1);
-        self.served += 1;
-        let tag = self.next_tag;
-        self.hold(number, Held::Out { member, until });
-        let mut attempt = 1;
-        if let Some(open) = self.open.get_mut(&number) {
-            attempt += open.failed;
-            let again = open.tag.replace(tag).is_some() || open.is_exception;
-            self.redelivered += u64::from(again);
-            open.is_counted = false;
-            open.entry = None;
-        }
-        if let Some(holding) = self.members.get_mut(&member) {
-            holding.given += 1;
-            holding.served = self.served;
-        }
-        Given {
-            member,
-            number,
-            tag,
-            attempt,
-            entry,
-        }
-    }
-
-    fn roomiest(&self, size: usize) -> Option<MemberId> {
-        let hungry = self
-            .members
-            .iter()
-            .filter(|(_, holding)| holding.has_room());
-        let (member, _) = hungry
-            .filter(|(_, holding)| holding.fits(size))
-            .max_by_key(
-                |(
-                    _,
-                    Holding {
-                        window,
-                        numbers,
-                        served,
-                        ..
-                    },
-                )| { (window.events - numbers.len(), std::cmp::Reverse(*served)) },
-            )?;
-        Some(*member)
-    }
-
-    /// What must be read for more to be handed out, of a log that ends with the entry `end`.
-    pub fn want(&self, spec: &Spec, end: u64) -> Want {
-        if spec.paused || !self.members.values().any(Holding::has_room) {
-            return Want::Nothing;
-        }
-        let is_missing = |number: &&u64| self.open.get(number).is_some_and(|o| o.entry.is_none());
-        match self.ready.first() {
-            Some(first) if is_missing(&first) => {
-                let missing = self.ready.iter().take(LOAD).filter(is_missing);
-                Want::Entries(missing.copied().collect())
-            }
-            None if self.read_to < end && self.open.len() < MAX_OPEN => Want::After(self.read_to),
-            Some(_) | None => Want::Nothing,
-        }
-    }
-
     /// Takes what was read after `read_to`, up to `up_to`: the entries that match.
     pub fn take(&mut self, up_to: u64, matching: impl IntoIterator<Item = Arc<Entry>>) {
         for entry in matching {
@@ -381,7 +213,9 @@ impl State {
 
     /// Takes an entry that is to be handed out again.
     pub fn load(&mut self, entry: Arc<Entry>) {
-        if let Some(open) = self.open.get_mut(&entry.cursor.position.0) {
+        if let Some(open) = self.open.get_mut(&entry.cursor.position.0)
+            && !matches!(open.held, Held::Out { .. })
+        {
             open.received_at_ms = entry.received_at_ms;
             open.size = entry.size();
             open.entry = (open.held == Held::Ready).then_some(entry);
@@ -407,140 +241,6 @@ impl State {
         });
         for number in left_out.collect::<Vec<_>>() {
             self.settle(number);
-        }
-    }
-
-    pub fn ack(&mut self, id: &AckId, end: u64) -> AckOutcome {
-        let outcome = self.judge(id, end);
-        if outcome == AckOutcome::Ok {
-            if id.number > self.read_to {
-                self.ahead.insert(id.number..=id.number);
-            }
-            self.settle(id.number);
-        }
-        outcome
-    }
-
-    pub fn nack(
-        &mut self,
-        id: &AckId,
-        end: u64,
-        how: &Nack,
-        spec: &Spec,
-        now: Millis,
-    ) -> (AckOutcome, Option<Parked>) {
-        let outcome = self.judge(id, end);
-        if outcome != AckOutcome::Ok {
-            return (outcome, None);
-        }
-        // Out before a restart, and not read again since: from now on it is kept one by one.
-        let open = self.open.entry(id.number).or_insert_with(Open::unknown);
-        let parked = match how {
-            // The deadline has passed already, or it was refused before.
-            Nack::Retry { .. } if open.is_counted => return (AckOutcome::Unknown, None),
-            Nack::Retry { delay, reason } => self.fail(id.number, *delay, reason, spec, now),
-            Nack::Park { reason } => {
-                open.failed += u32::from(!open.is_counted);
-                Some(self.park(id.number, reason))
-            }
-        };
-        (outcome, parked)
-    }
-
-    pub fn extend(&mut self, id: &AckId, by: Duration, now: Millis) -> AckOutcome {
-        let end = self.read_to;
-        match self.judge(id, end) {
-            AckOutcome::Ok => {}
-            other => return other,
-        }
-        let Some(Held::Out { member, .. }) = self.held(id.number) else {
-            return AckOutcome::Unknown;
-        };
-        let until = now + millis(by);
-        self.hold(id.number, Held::Out { member, until });
-        AckOutcome::Ok
-    }
-
-    /// What an id names, in a log that ends with the entry `end`.
-    fn judge(&self, id: &AckId, end: u64) -> AckOutcome {
-        if id.generation != self.generation {
-            return AckOutcome::Superseded;
-        }
-        if let Some(open) = self.open.get(&id.number) {
-            return match open.tag {
-                Some(tag) if tag != id.tag => AckOutcome::Superseded,
-                Some(_) | None => AckOutcome::Ok,
-            };
-        }
-        // It may have been handed out before a restart, and not been read again since.
-        let is_ahead = id.number > self.read_to && id.number <= end;
-        if is_ahead && !self.ahead.contains(&id.number) {
-            AckOutcome::Ok
-        } else {
-            AckOutcome::Unknown
-        }
-    }
-
-    /// Takes back what has been out for too long, and what has waited long enough.
-    pub fn expire(&mut self, spec: &Spec, now: Millis) -> Vec<Parked> {
-        let mut parked = Vec::new();
-        while let Some(&(until, number)) = self.timers.first()
-            && until <= now
-        {
-            match self.held(number) {
-                Some(Held::Out { .. }) => {
-                    parked.extend(self.fail(number, None, "the ack deadline passed", spec, now));
-                }
-                Some(Held::Waiting { .. }) => self.hold(number, Held::Ready),
-                Some(Held::Ready) | None => {
-                    self.timers.remove(&(until, number));
-                }
-            }
-        }
-        parked
-    }
-
-    /// When something comes back next.
-    pub fn next_timer(&self) -> Option<Millis> {
-        self.timers.first().map(|(until, _)| *until)
-    }
-
-    /// A failed attempt: the entry waits, or is parked if it was the last one.
-    fn fail(
-        &mut self,
-        number: u64,
-        delay: Option<Duration>,
-        reason: &str,
-        spec: &Spec,
-        now: Millis,
-    ) -> Option<Parked> {
-        let open = self.open.get_mut(&number)?;
-        self.is_changed = true;
-        open.failed += 1;
-        open.is_counted = true;
-        open.is_exception = true;
-        if spec.max_attempts > 0 && open.failed >= spec.max_attempts {
-            return Some(self.park(number, reason));
-        }
-        let delay = millis(delay.unwrap_or_else(|| spec.backoff.after(open.failed)));
-        let held = match delay {
-            0 => Held::Ready,
-            delay => Held::Waiting { until: now + delay },
-        };
-        self.hold(number, held);
-        None
-    }
-
-    fn park(&mut self, number: u64, reason: &str) -> Parked {
-        let attempts = self.open.get(&number).map_or(0, |open| open.failed);
-        if number > self.read_to {
-            self.ahead.insert(number..=number);
-        }
-        self.settle(number);
-        Parked {
-            number,
-            attempts,
-            reason: reason.to_owned(),
         }
     }
 
@@ -576,7 +276,7 @@ impl State {
     }
 
     /// The entries of these numbers are gone; tells how many of them were still to be handed out.
-    pub fn lose(&mut self, gone: std::ops::RangeInclusive<u64>) -> u64 {
+    pub fn lose(&mut self, gone: RangeInclusive<u64>) -> u64 {
         let mut lost = 0;
         let unread = (*gone.start()).max(self.read_to + 1)..=*gone.end();
         if !unread.is_empty() {

@@ -1,8 +1,10 @@
 //! One subscription at work: its state behind a lock, its members' inboxes, and what of it is still
 //! to be written.
 
+mod inbox;
+mod pump;
+
 use std::collections::HashMap;
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,18 +12,18 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::inbox::Inbox;
 use super::ack_id::AckId;
 use super::keeper::Keeper;
-use super::pump;
 use super::saved::{self, Config, Dead, Progress};
-use super::state::{Given, MemberId, Millis, Parked, State, Want};
+use super::state::{Given, MemberId, Millis, Parked, State};
 use crate::push::{Cursor, Position};
 use crate::store::embedded::EmbeddedLog;
 use crate::store::embedded::disk::Write;
 use crate::store::subscriptions::{
     AckOutcome, Delivery, Handed, Info, Nack, Spec, SubscriptionError, Window,
 };
-use crate::store::{Entry, Filter, PushLog};
+use crate::store::{Filter, PushLog};
 
 /// What all subscriptions of a log share.
 pub(super) struct Common {
@@ -72,37 +74,6 @@ struct Inner {
     earliest: Position,
     /// Why there is nothing more to come, once that is so.
     ended: Option<SubscriptionError>,
-}
-
-/// What waits for a member to take it.
-struct Inbox {
-    deliveries: Vec<Delivery>,
-    caught_up: CaughtUp,
-    notify: Arc<Notify>,
-}
-
-/// Whether a member knows that it has caught up.
-#[derive(Clone, Copy, PartialEq)]
-enum CaughtUp {
-    NotYet,
-    ToBeTold,
-    Told,
-}
-
-/// What the pump does next.
-pub(super) enum Task {
-    /// Reads what follows this position for this filter, unless the epoch has changed then.
-    Read {
-        after: Position,
-        filter: Arc<Filter>,
-        epoch: u64,
-    },
-    /// Reads single entries.
-    Load(Vec<u64>),
-    /// Waits to be woken, for this moment at most.
-    Wait { until: Option<Instant> },
-    /// Nobody is left to pump for.
-    End,
 }
 
 impl Subscription {
@@ -195,12 +166,7 @@ impl Subscription {
         let member = inner.last_member;
         let notify = Arc::new(Notify::new());
         inner.state.join(member, window);
-        let inbox = Inbox {
-            deliveries: Vec::new(),
-            caught_up: CaughtUp::NotYet,
-            notify: notify.clone(),
-        };
-        inner.inboxes.insert(member, inbox);
+        inner.inboxes.insert(member, Inbox::new(notify.clone()));
         if inner.pump.is_none() {
             let pump = tokio::spawn(pump::run(self.clone()));
             inner.pump = Some(AbortOnDropHandle::new(pump));
@@ -295,7 +261,7 @@ impl Subscription {
         inner.state.seek(after.0);
         inner.remove_dead(self.key, dead);
         for inbox in inner.inboxes.values_mut() {
-            inbox.deliveries.clear();
+            inbox.clear();
         }
         drop(inner);
         self.wake.notify_one();
@@ -333,7 +299,7 @@ impl Subscription {
         let mut inner = self.lock();
         inner.ended.get_or_insert_with(|| why.clone());
         for inbox in inner.inboxes.values() {
-            inbox.notify.notify_one();
+            inbox.wake();
         }
         drop(inner);
         self.wake.notify_one();
@@ -356,68 +322,6 @@ impl Subscription {
         writes.retain(|write| write.key != saved::progress_key(self.key));
         writes.append(&mut inner.unsaved);
         inner.unsaved = writes;
-    }
-
-    /// What the pump does next, after everything that can be handed out has been.
-    pub fn next_task(self: &Arc<Self>, end: u64) -> Task {
-        let mut inner = self.lock();
-        if inner.ended.is_some() || inner.inboxes.is_empty() {
-            return Task::End;
-        }
-        self.hand_out(&mut inner);
-        if inner.state.take_changed() {
-            self.common.keeper.note(self);
-        }
-        match inner.state.want(&inner.spec, end) {
-            Want::After(number) => Task::Read {
-                after: Position(number),
-                filter: inner.filter.clone(),
-                epoch: inner.state.epoch(),
-            },
-            Want::Entries(numbers) => Task::Load(numbers),
-            Want::Nothing => {
-                if inner.state.is_caught_up(end) {
-                    inner.tell_caught_up();
-                }
-                let timer = inner.state.next_timer();
-                let until = timer.map(|at| self.common.origin + Duration::from_millis(at));
-                Task::Wait { until }
-            }
-        }
-    }
-
-    /// Resolves when the pump should look again.
-    pub async fn woken(&self) {
-        self.wake.notified().await;
-    }
-
-    /// Takes what the pump has read, up to a position: the entries that match.
-    pub fn take(&self, epoch: u64, up_to: Position, matching: Vec<Arc<Entry>>) {
-        let mut inner = self.lock();
-        if inner.state.epoch() == epoch {
-            inner.state.take(up_to.0, matching);
-        }
-    }
-
-    /// Takes an entry that is to be handed out again.
-    pub fn load(&self, entry: Arc<Entry>) {
-        self.lock().state.load(entry);
-    }
-
-    /// Passes over entries that cannot be had any more.
-    pub fn lose(self: &Arc<Self>, gone: RangeInclusive<u64>, why: &str) {
-        let (first, last) = (*gone.start(), *gone.end());
-        let lost = self.lock().state.lose(gone);
-        if lost > 0 {
-            self.common.keeper.note(self);
-            tracing::error!(
-                subscription = self.name,
-                lost,
-                first,
-                last,
-                "events were lost to a subscription: {why}"
-            );
-        }
     }
 
     /// Passes over what retention has removed since this was last asked; tells whether dead
@@ -455,14 +359,11 @@ impl Subscription {
                 tag,
             };
             if let Some(inbox) = inner.inboxes.get_mut(&member) {
-                inbox.deliveries.push(Delivery {
+                inbox.put(Delivery {
                     entry,
                     ack_id: id.to_string(),
                     attempt,
                 });
-                if inbox.deliveries.len() == 1 {
-                    inbox.notify.notify_one();
-                }
             }
         }
     }
@@ -507,24 +408,7 @@ impl Inner {
     }
 
     fn collect(&mut self, member: MemberId) -> Option<Handed> {
-        let inbox = self.inboxes.get_mut(&member)?;
-        if !inbox.deliveries.is_empty() {
-            return Some(Handed::Deliveries(std::mem::take(&mut inbox.deliveries)));
-        }
-        if inbox.caught_up == CaughtUp::ToBeTold {
-            inbox.caught_up = CaughtUp::Told;
-            return Some(Handed::CaughtUp);
-        }
-        None
-    }
-
-    fn tell_caught_up(&mut self) {
-        for inbox in self.inboxes.values_mut() {
-            if inbox.caught_up == CaughtUp::NotYet {
-                inbox.caught_up = CaughtUp::ToBeTold;
-                inbox.notify.notify_one();
-            }
-        }
+        self.inboxes.get_mut(&member)?.collect()
     }
 
     fn remove_dead(&mut self, key: u64, dead: &[u64]) {

@@ -1,14 +1,17 @@
 //! Reads the log for a subscription, while it has members: what follows, and what comes again.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::subscription::{Subscription, Task};
+use super::super::state::Want;
+use super::Subscription;
+use super::inbox::Inbox;
 use crate::push::Position;
 use crate::store::subscriptions::SubscriptionError;
-use crate::store::{Filter, PushLog, ReadError, ReadLimit};
+use crate::store::{Entry, Filter, PushLog, ReadError, ReadLimit};
 
 /// How much is read at a time: what it may hold in memory.
 const BATCH: ReadLimit = ReadLimit {
@@ -23,6 +26,22 @@ const ONE: ReadLimit = ReadLimit {
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// Long enough to be never.
 const FAR: Duration = Duration::from_hours(24);
+
+/// What the pump does next.
+enum Task {
+    /// Reads what follows this position for this filter, unless the epoch has changed then.
+    Read {
+        after: Position,
+        filter: Arc<Filter>,
+        epoch: u64,
+    },
+    /// Reads single entries.
+    Load(Vec<u64>),
+    /// Waits to be woken, for this moment at most.
+    Wait { until: Option<Instant> },
+    /// Nobody is left to pump for.
+    End,
+}
 
 /// Runs until the subscription has no members or has ended.
 pub(super) async fn run(subscription: Arc<Subscription>) {
@@ -109,5 +128,69 @@ fn pass_over(subscription: &Arc<Subscription>, error: ReadError) -> Result<(), R
             Ok(())
         }
         ReadError::Unavailable(_) | ReadError::Closed => Err(error),
+    }
+}
+
+impl Subscription {
+    /// What the pump does next, after everything that can be handed out has been.
+    fn next_task(self: &Arc<Self>, end: u64) -> Task {
+        let mut inner = self.lock();
+        if inner.ended.is_some() || inner.inboxes.is_empty() {
+            return Task::End;
+        }
+        self.hand_out(&mut inner);
+        if inner.state.take_changed() {
+            self.common.keeper.note(self);
+        }
+        match inner.state.want(&inner.spec, end) {
+            Want::After(number) => Task::Read {
+                after: Position(number),
+                filter: inner.filter.clone(),
+                epoch: inner.state.epoch(),
+            },
+            Want::Entries(numbers) => Task::Load(numbers),
+            Want::Nothing => {
+                if inner.state.is_caught_up(end) {
+                    inner.inboxes.values_mut().for_each(Inbox::tell_caught_up);
+                }
+                let timer = inner.state.next_timer();
+                let until = timer.map(|at| self.common.origin + Duration::from_millis(at));
+                Task::Wait { until }
+            }
+        }
+    }
+
+    /// Resolves when the pump should look again.
+    async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Takes what the pump has read, up to a position: the entries that match.
+    fn take(&self, epoch: u64, up_to: Position, matching: Vec<Arc<Entry>>) {
+        let mut inner = self.lock();
+        if inner.state.epoch() == epoch {
+            inner.state.take(up_to.0, matching);
+        }
+    }
+
+    /// Takes an entry that is to be handed out again.
+    fn load(&self, entry: Arc<Entry>) {
+        self.lock().state.load(entry);
+    }
+
+    /// Passes over entries that cannot be had any more.
+    pub(super) fn lose(self: &Arc<Self>, gone: RangeInclusive<u64>, why: &str) {
+        let (first, last) = (*gone.start(), *gone.end());
+        let lost = self.lock().state.lose(gone);
+        if lost > 0 {
+            self.common.keeper.note(self);
+            tracing::error!(
+                subscription = self.name,
+                lost,
+                first,
+                last,
+                "events were lost to a subscription: {why}"
+            );
+        }
     }
 }

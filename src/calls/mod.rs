@@ -1,0 +1,188 @@
+//! One answer for each call: its pushes put together, whatever their order and however often each
+//! came.
+//!
+//! [`Assembler`] is a durable subscriber of the log like any other: it takes pushes, puts calls
+//! together (`assemble`), adds each final call to the log as an event of its own, and keeps what
+//! it knows where [`Calls`] finds it (`projection`). What is kept can be made again from the log
+//! at any time.
+
+mod assemble;
+mod assembler;
+mod draft;
+mod fold;
+mod list;
+pub mod metrics;
+mod outcome;
+mod projection;
+mod stored;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use prost::Message;
+
+pub use self::assembler::{Assembler, AssemblerOptions, Clock};
+use self::list::{Search, holds_account};
+use self::projection::Projection;
+use self::stored::Index;
+use crate::proto::{Call, CallOutcome, CallState};
+
+/// The durable subscription of the assembler.
+pub const SUBSCRIPTION: &str = "yeta-gateway.calls";
+
+/// So many calls of one row are told.
+const MAX_ATTEMPTS: usize = 1000;
+
+/// The calls, as far as they have been put together.
+pub struct Calls {
+    projection: Arc<Projection>,
+}
+
+/// Why the calls could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has the folder open. Two gateways must not share one: give each its own.
+    #[error("the calls in {} are in use by another process", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder or a file in it can't be used.
+    #[error("the calls in {} cannot be opened: {error}", path.display())]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+/// Why calls could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallsError {
+    /// The page token is none of these lists; the caller should pass on exactly what it was given.
+    #[error("not a page token")]
+    BadPageToken,
+    /// Not now; the same may succeed later.
+    #[error("the calls cannot be read: {0}")]
+    Unavailable(String),
+    /// Closed because the gateway is shutting down.
+    #[error("the calls are closed")]
+    Closed,
+}
+
+/// Which calls to list. Within a list any value matches; between fields all must match; what is
+/// empty or `None` matches everything.
+#[derive(Clone, Debug, Default)]
+pub struct CallQuery {
+    /// Only calls of these accounts; unlike the other lists, an empty one matches nothing.
+    pub accounts: Option<BTreeSet<String>>,
+    /// Only calls of these tasks.
+    pub task_ids: Vec<String>,
+    /// Only calls of these rows.
+    pub task_data_ids: Vec<String>,
+    /// Only calls of rows that were submitted with these ids.
+    pub row_keys: Vec<String>,
+    /// Only inbound calls with these ids.
+    pub call_relation_ids: Vec<String>,
+    /// Only calls to these numbers.
+    pub callees: Vec<String>,
+    /// Only calls whose first push was received at this time or later.
+    pub since: Option<SystemTime>,
+    /// Only calls whose first push was received before this time.
+    pub until: Option<SystemTime>,
+    /// Only calls that came out in one of these ways.
+    pub outcomes: Vec<CallOutcome>,
+    /// Only calls in one of these states.
+    pub states: Vec<CallState>,
+    /// Only calls that were answered, or only those that were not.
+    pub answered: Option<bool>,
+    /// At most so many calls, at least one.
+    pub size: usize,
+    /// [`CallPage::next`] of the page before; empty: the first page.
+    pub page_token: String,
+}
+
+/// A page of calls, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct CallPage {
+    /// The calls; fewer than asked for, even none, where much had to be looked at.
+    pub calls: Vec<Call>,
+    /// Asks for the next page; `None`: this is the last.
+    pub next: Option<String>,
+}
+
+impl Calls {
+    /// Opens the calls of a folder of their own; made if it is not there. What can't be read there
+    /// is removed, to be put together again from the log.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let projection = Arc::new(Projection::open(path)?);
+        Ok(Self { projection })
+    }
+
+    /// A call of one of these accounts; `None`: of any.
+    pub async fn get(
+        &self,
+        accounts: Option<&BTreeSet<String>>,
+        call_uuid: &str,
+    ) -> Result<Option<Call>, CallsError> {
+        let (accounts, call_uuid) = (accounts.cloned(), call_uuid.to_owned());
+        let read = self.projection.read(move |disk| {
+            let view = disk.view();
+            for key in view.keys(&call_uuid) {
+                let key = key?;
+                let is_visible = accounts.as_ref();
+                if is_visible.is_none_or(|accounts| holds_account(accounts, &key)) {
+                    return view.call(&key);
+                }
+            }
+            Ok(None)
+        });
+        Ok(read
+            .await?
+            .and_then(|call| Call::decode(call.as_ref()).ok()))
+    }
+
+    /// Every call of a row, the first attempt first; those whose attempt is not known at the end.
+    pub async fn row(&self, account: &str, task_data_id: &str) -> Result<Vec<Call>, CallsError> {
+        let (account, task_data_id) = (account.to_owned(), task_data_id.to_owned());
+        let read = self.projection.read(move |disk| {
+            let view = disk.view();
+            let (from, to) = list::whole(Index::TaskData(&task_data_id));
+            let mut calls = Vec::new();
+            for item in view.list(from, to).take(MAX_ATTEMPTS) {
+                let (_, key) = item?;
+                if key.account() == account.as_bytes() {
+                    let call = view.call(&key)?;
+                    calls.extend(call.and_then(|call| Call::decode(call.as_ref()).ok()));
+                }
+            }
+            Ok(calls)
+        });
+        let mut calls = read.await?;
+        calls.sort_by_key(|call| (call.attempt == 0, call.attempt));
+        Ok(calls)
+    }
+
+    /// A page of calls.
+    pub async fn list(&self, query: CallQuery) -> Result<CallPage, CallsError> {
+        let search = Search::new(query)?;
+        self.projection.read(move |disk| search.run(disk)).await
+    }
+
+    /// Lets go of the folder once the reads under way are done; later ones fail.
+    pub async fn close(&self) {
+        let projection = self.projection.clone();
+        if let Err(panic) = tokio::task::spawn_blocking(move || projection.close()).await {
+            tracing::error!(%panic, "closing the calls failed");
+        }
+    }
+}
+
+/// Under which key [`Notes`](crate::store::Notes) remember that a task makes no recordings, as it
+/// was created with `trubo_mode`.
+pub fn turbo_note(account: &str, task_id: &str) -> String {
+    format!("calls.turbo/{account}/{task_id}")
+}

@@ -1,0 +1,429 @@
+//! What lies on disk: a fjall database that can be made again from the log at any time.
+//!
+//! | keyspace | key | value |
+//! |---|---|---|
+//! | `calls` | `call_uuid`, account | the `Call`, encoded as it is answered |
+//! | `summaries` | the same | [`Summary`] |
+//! | `parts` | the same | [`Parts`] |
+//! | `index` | list, value, order; see [`Index`] | the call's key |
+//! | `meta` | `format`, `log`, `applied` | how it is written; of which log; how far it has come |
+//!
+//! A commit is one atomic batch, which survives kill −9. It is not synced: what a loss of power
+//! takes is read from the log again.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fjall::{
+    AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot,
+};
+use prost::Message;
+use tokio::sync::OwnedMutexGuard;
+
+use super::stored::{CallKey, Index, Parts, Summary};
+use super::{CallsError, OpenError};
+use crate::push::{Position, StoreId};
+
+/// How many bytes of blocks are kept in memory: the index and the summaries of a million calls.
+const CACHE: u64 = 128 << 20;
+/// How the database is written; another one is made anew.
+const FORMAT: [u8; 1] = [1];
+/// Fewer than the 4 sealed memtables, and the 30 runs of tables not yet compacted, at which the
+/// database makes a commit wait without a bound; one commit adds at most one of them.
+const MAX_SEALED: usize = 3;
+const MAX_RUNS: usize = 28;
+/// A commit waits no longer than this for the database's background work.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// That work is looked at so often meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// The right to write, held by one assembler at a time, and by its writes until they are done.
+pub(super) type WriteRight = Arc<OwnedMutexGuard<()>>;
+
+/// The database, and the way to it.
+pub(super) struct Projection {
+    path: PathBuf,
+    disk: RwLock<Held>,
+    writer: Arc<tokio::sync::Mutex<()>>,
+}
+
+enum Held {
+    Open(Disk),
+    /// Opening it anew after a failure has failed.
+    Broken,
+    Closed,
+}
+
+/// The database's keyspaces.
+pub(super) struct Disk {
+    db: Database,
+    calls: Keyspace,
+    summaries: Keyspace,
+    parts: Keyspace,
+    index: Keyspace,
+    meta: Keyspace,
+}
+
+/// What is written of one call.
+pub(super) struct Change {
+    pub key: CallKey,
+    /// As it is on disk.
+    pub before: Option<Summary>,
+    pub after: Summary,
+    /// The call, if it has changed.
+    pub call: Option<Vec<u8>>,
+    /// Its parts, if they have changed.
+    pub parts: Option<Vec<u8>>,
+}
+
+impl Projection {
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Ok(Self {
+            path: path.into(),
+            disk: RwLock::new(Held::Open(Disk::open(path)?)),
+            writer: Arc::default(),
+        })
+    }
+
+    /// Waits until nobody else writes.
+    pub async fn write_right(&self) -> WriteRight {
+        Arc::new(self.writer.clone().lock_owned().await)
+    }
+
+    /// Runs a read where it may block.
+    pub async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&Disk) -> fjall::Result<T> + Send + 'static,
+    ) -> Result<T, CallsError> {
+        let projection = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let held = projection
+                .disk
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            job(held.open()?).map_err(unavailable)
+        });
+        read.await
+            .unwrap_or_else(|_| Err(CallsError::Unavailable("a read failed".into())))
+    }
+
+    /// Runs a write where it may block, after opening the database anew if an earlier write has
+    /// failed.
+    pub async fn write(
+        self: &Arc<Self>,
+        right: &WriteRight,
+        job: impl FnOnce(&Disk) -> fjall::Result<()> + Send + 'static,
+    ) -> Result<(), CallsError> {
+        let (projection, right) = (self.clone(), right.clone());
+        let write = tokio::task::spawn_blocking(move || {
+            let _right = right;
+            projection.ensure_open()?;
+            let held = projection
+                .disk
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            let disk = held.open()?;
+            disk.wait_until_ready()?;
+            job(disk).map_err(unavailable)
+        });
+        write
+            .await
+            .unwrap_or_else(|_| Err(CallsError::Unavailable("a write failed".into())))
+    }
+
+    fn ensure_open(&self) -> Result<(), CallsError> {
+        let is_good = match &*self.disk.read().unwrap_or_else(PoisonError::into_inner) {
+            Held::Open(disk) => !disk.is_broken(),
+            Held::Broken => false,
+            Held::Closed => return Err(CallsError::Closed),
+        };
+        if is_good {
+            return Ok(());
+        }
+        let mut held = self.disk.write().unwrap_or_else(PoisonError::into_inner);
+        // The old one must be gone before the folder's lock is free.
+        *held = Held::Broken;
+        *held = Held::Open(Disk::open(&self.path).map_err(unavailable)?);
+        Ok(())
+    }
+
+    /// Lets go of the database; later reads and writes fail.
+    pub fn close(&self) {
+        *self.disk.write().unwrap_or_else(PoisonError::into_inner) = Held::Closed;
+    }
+}
+
+impl Held {
+    fn open(&self) -> Result<&Disk, CallsError> {
+        match self {
+            Self::Open(disk) => Ok(disk),
+            Self::Broken => Err(CallsError::Unavailable("the database is not open".into())),
+            Self::Closed => Err(CallsError::Closed),
+        }
+    }
+}
+
+impl Disk {
+    fn open(path: &Path) -> Result<Self, OpenError> {
+        let io = |error| OpenError::Io {
+            path: path.into(),
+            error,
+        };
+        std::fs::create_dir_all(path).map_err(io)?;
+        let error = match Self::try_open(path) {
+            Ok(disk) => return Ok(disk),
+            Err(fjall::Error::Locked) => return Err(OpenError::InUse { path: path.into() }),
+            Err(fjall::Error::Io(error)) => return Err(io(error)),
+            Err(error) => error,
+        };
+        tracing::warn!(
+            %error,
+            path = %path.display(),
+            "the assembled calls cannot be read; assembling them again from the log"
+        );
+        std::fs::remove_dir_all(path).map_err(io)?;
+        std::fs::create_dir_all(path).map_err(io)?;
+        Self::try_open(path).map_err(|error| io(std::io::Error::other(error)))
+    }
+
+    fn try_open(path: &Path) -> fjall::Result<Self> {
+        let db = Database::builder(path).cache_size(CACHE).open()?;
+        // What is looked up by key is nearly always there: no filter is needed where most of it
+        // lies.
+        let by_key = || KeyspaceCreateOptions::default().expect_point_read_hits(true);
+        let disk = Self {
+            calls: db.keyspace("calls", by_key)?,
+            summaries: db.keyspace("summaries", by_key)?,
+            parts: db.keyspace("parts", by_key)?,
+            index: db.keyspace("index", by_key)?,
+            meta: db.keyspace("meta", KeyspaceCreateOptions::default)?,
+            db,
+        };
+        if disk
+            .meta
+            .get("format")?
+            .is_none_or(|format| *format != FORMAT)
+        {
+            disk.clear()?;
+        }
+        Ok(disk)
+    }
+
+    fn clear(&self) -> fjall::Result<()> {
+        // `meta` first: what is left then belongs to no log, and is cleared at the next try.
+        for keyspace in [
+            &self.meta,
+            &self.index,
+            &self.calls,
+            &self.summaries,
+            &self.parts,
+        ] {
+            keyspace.clear()?;
+        }
+        self.meta.insert("format", FORMAT)
+    }
+
+    /// Whether an earlier failure has closed the database to writes until it is opened anew.
+    fn is_broken(&self) -> bool {
+        self.db.persist(PersistMode::Buffer).is_err()
+    }
+
+    /// Waits until a commit need not wait inside the database.
+    fn wait_until_ready(&self) -> Result<(), CallsError> {
+        let since = Instant::now();
+        let keyspaces = [
+            &self.calls,
+            &self.summaries,
+            &self.parts,
+            &self.index,
+            &self.meta,
+        ];
+        while keyspaces.iter().any(|keyspace| {
+            keyspace.tree.sealed_memtable_count() >= MAX_SEALED
+                || keyspace.tree.l0_run_count() >= MAX_RUNS
+        }) {
+            if since.elapsed() >= PATIENCE {
+                return Err(CallsError::Unavailable(
+                    "the database cannot keep up".into(),
+                ));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// Everything as it is at one moment.
+    pub fn view(&self) -> View<'_> {
+        View {
+            disk: self,
+            snapshot: self.db.snapshot(),
+        }
+    }
+
+    /// Clears what is of another log; tells how far what is left has come.
+    pub fn adopt(&self, log: StoreId) -> fjall::Result<Option<Position>> {
+        if self.meta.get("log")?.is_none_or(|held| *held != log.0) {
+            self.clear()?;
+            self.meta.insert("log", log.0)?;
+        }
+        let applied = self.meta.get("applied")?;
+        Ok(applied.and_then(|bytes| {
+            Some(Position(u64::from_be_bytes(
+                bytes.as_ref().try_into().ok()?,
+            )))
+        }))
+    }
+
+    /// Writes changed calls, and how far the log has been applied.
+    pub fn commit(&self, changes: Vec<Change>, applied: Option<Position>) -> fjall::Result<()> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
+        for change in changes {
+            let key = change.key.as_bytes();
+            let old = change.before.map(|before| before.index_keys());
+            let (old, new) = (old.unwrap_or_default(), change.after.index_keys());
+            for gone in old.difference(&new) {
+                batch.remove(&self.index, gone.as_slice());
+            }
+            for come in new.difference(&old) {
+                batch.insert(&self.index, come.as_slice(), key);
+            }
+            batch.insert(&self.summaries, key, change.after.encode_to_vec());
+            if let Some(call) = change.call {
+                batch.insert(&self.calls, key, call);
+            }
+            if let Some(parts) = change.parts {
+                batch.insert(&self.parts, key, parts);
+            }
+        }
+        if let Some(applied) = applied {
+            batch.insert(&self.meta, "applied", applied.0.to_be_bytes());
+        }
+        batch.commit()
+    }
+
+    /// Removes calls with everything that is kept of them.
+    pub fn remove(&self, calls: &[(CallKey, Summary)]) -> fjall::Result<()> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
+        for (key, summary) in calls {
+            for index_key in summary.index_keys() {
+                batch.remove(&self.index, index_key);
+            }
+            for keyspace in [&self.summaries, &self.calls, &self.parts] {
+                batch.remove(keyspace, key.as_bytes());
+            }
+        }
+        batch.commit()
+    }
+}
+
+/// Calls of which the log holds nothing any more.
+#[derive(Default)]
+pub(super) struct Old {
+    pub calls: Vec<(CallKey, Summary)>,
+    /// Where the first call stands that was looked at and is not old.
+    pub first_kept: Option<Vec<u8>>,
+    /// Where to look further, if there is more to be looked at.
+    pub next: Option<Vec<u8>>,
+}
+
+/// The database at one moment.
+pub(super) struct View<'a> {
+    disk: &'a Disk,
+    snapshot: Snapshot,
+}
+
+impl View<'_> {
+    pub fn summary(&self, key: &CallKey) -> fjall::Result<Option<Summary>> {
+        let value = self.snapshot.get(&self.disk.summaries, key.as_bytes())?;
+        Ok(value.and_then(|value| Summary::decode(value.as_ref()).ok()))
+    }
+
+    pub fn parts(&self, key: &CallKey) -> fjall::Result<Parts> {
+        let value = self.snapshot.get(&self.disk.parts, key.as_bytes())?;
+        let parts = value.and_then(|value| Parts::decode(Bytes::from_owner(value)).ok());
+        Ok(parts.unwrap_or_default())
+    }
+
+    /// The call's bytes.
+    pub fn call(&self, key: &CallKey) -> fjall::Result<Option<fjall::Slice>> {
+        self.snapshot.get(&self.disk.calls, key.as_bytes())
+    }
+
+    /// The keys of every call of a `call_uuid`: one for each account that has it.
+    pub fn keys(&self, call_uuid: &str) -> impl Iterator<Item = fjall::Result<CallKey>> + use<> {
+        let prefix = CallKey::prefix(call_uuid);
+        let found = self.snapshot.prefix(&self.disk.calls, prefix);
+        found.map(|item| Ok(CallKey::from_bytes(&item.key()?)))
+    }
+
+    /// The calls of a list with their keys there, within bounds, in order.
+    pub fn list(
+        &self,
+        from: Vec<u8>,
+        to: Vec<u8>,
+    ) -> impl DoubleEndedIterator<Item = fjall::Result<(Vec<u8>, CallKey)>> + use<> {
+        self.snapshot.range(&self.disk.index, from..to).map(|item| {
+            let (key, call) = item.into_inner()?;
+            Ok((key.to_vec(), CallKey::from_bytes(&call)))
+        })
+    }
+
+    /// Calls that wait for something until a time within these bounds, `limit` at most.
+    pub fn due(&self, from_ms: u64, before_ms: u64, limit: usize) -> fjall::Result<Vec<CallKey>> {
+        let bounds = (Index::Due(from_ms).prefix(), Index::Due(before_ms).prefix());
+        self.first_of(bounds, limit)
+    }
+
+    /// Calls whose last content is not in the log yet, `limit` at most.
+    pub fn pending(&self, limit: usize) -> fjall::Result<Vec<CallKey>> {
+        self.first_of(super::list::whole(Index::Pending), limit)
+    }
+
+    /// Of the calls from a key of the list of all on, `limit` at most: those of which a log that
+    /// begins after `earliest` holds nothing.
+    pub fn old(&self, from: Vec<u8>, earliest: Position, limit: usize) -> fjall::Result<Old> {
+        let mut old = Old::default();
+        let mut looked_at = 0;
+        for item in self.list(from, super::list::whole(Index::All).1) {
+            let (index_key, key) = item?;
+            let Some(summary) = self.summary(&key)? else {
+                continue;
+            };
+            let is_kept = summary.last_position > earliest.0;
+            if is_kept && old.first_kept.is_none() {
+                old.first_kept = Some(index_key.clone());
+            }
+            if summary.first_position > earliest.0 {
+                // So are all that follow.
+                break;
+            }
+            if looked_at == limit {
+                old.next = Some(index_key);
+                break;
+            }
+            looked_at += 1;
+            if !is_kept {
+                old.calls.push((key, summary));
+            }
+        }
+        Ok(old)
+    }
+
+    fn first_of(
+        &self,
+        (from, to): (Vec<u8>, Vec<u8>),
+        limit: usize,
+    ) -> fjall::Result<Vec<CallKey>> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let found = self.list(from, to).take(limit);
+        found.map(|item| item.map(|(_, call)| call)).collect()
+    }
+}
+
+fn unavailable(error: impl std::error::Error) -> CallsError {
+    CallsError::Unavailable(error.to_string())
+}

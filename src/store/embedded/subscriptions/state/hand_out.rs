@@ -1,0 +1,176 @@
+//! Who gets what: members, how much each may hold, and what must be read for them.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Held, MAX_OPEN, MemberId, Millis, State, millis};
+use crate::store::Entry;
+use crate::store::subscriptions::{Spec, Window};
+
+/// So many entries are handed to a member at a time: others get their turn, and whoever sends them
+/// on comes back soon.
+const HANDFUL: usize = 32;
+/// So many entries are loaded at a time to be handed out again.
+const LOAD: usize = 64;
+
+/// What a member holds and may hold.
+pub(super) struct Holding {
+    pub window: Window,
+    pub numbers: BTreeSet<u64>,
+    pub bytes: usize,
+    /// Whether it has asked for more.
+    is_hungry: bool,
+    /// How many it has been given since it asked.
+    given: usize,
+    /// When it was last given something, counted in deliveries.
+    served: u64,
+}
+
+impl Holding {
+    fn has_room(&self) -> bool {
+        self.is_hungry && self.given < HANDFUL && self.numbers.len() < self.window.events
+    }
+
+    fn fits(&self, size: usize) -> bool {
+        self.numbers.is_empty() || self.bytes.saturating_add(size) <= self.window.bytes
+    }
+}
+
+/// An entry handed to a member.
+pub struct Given {
+    pub member: MemberId,
+    pub number: u64,
+    pub tag: u64,
+    pub attempt: u32,
+    pub entry: Arc<Entry>,
+}
+
+/// What has to be read before anything more can be handed out.
+#[derive(Debug, PartialEq)]
+pub enum Want {
+    /// These entries, which are to be handed out again.
+    Entries(Vec<u64>),
+    /// What follows this number.
+    After(u64),
+    /// Nothing: nobody asks, nothing is left, or nobody has room.
+    Nothing,
+}
+
+impl State {
+    pub fn join(&mut self, member: MemberId, window: Window) {
+        let holding = Holding {
+            window,
+            numbers: BTreeSet::new(),
+            bytes: 0,
+            is_hungry: false,
+            given: 0,
+            served: 0,
+        };
+        self.members.insert(member, holding);
+    }
+
+    pub fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Takes back what a member holds; that is no failed attempt.
+    pub fn leave(&mut self, member: MemberId) {
+        let Some(holding) = self.members.remove(&member) else {
+            return;
+        };
+        for number in holding.numbers {
+            self.hold(number, Held::Ready);
+        }
+    }
+
+    /// A member asks for more.
+    pub fn ask(&mut self, member: MemberId) {
+        if let Some(holding) = self.members.get_mut(&member) {
+            holding.is_hungry = true;
+        }
+    }
+
+    /// Hands out what can be, each entry to the member with the most room of those who asked.
+    pub fn hand_out(&mut self, spec: &Spec, now: Millis) -> Vec<Given> {
+        let mut given = Vec::new();
+        if spec.paused {
+            return given;
+        }
+        while let Some(&number) = self.ready.first()
+            && let Some(entry) = self.open.get(&number).and_then(|open| open.entry.clone())
+            && let Some(member) = self.roomiest(entry.size())
+        {
+            given.push(self.give(number, member, entry, now + millis(spec.ack_deadline)));
+        }
+        for given in &given {
+            if let Some(holding) = self.members.get_mut(&given.member) {
+                (holding.is_hungry, holding.given) = (false, 0);
+            }
+        }
+        given
+    }
+
+    fn give(&mut self, number: u64, member: MemberId, entry: Arc<Entry>, until: Millis) -> Given {
+        self.next_tag = self.next_tag.wrapping_add(1);
+        self.served += 1;
+        let tag = self.next_tag;
+        self.hold(number, Held::Out { member, until });
+        let mut attempt = 1;
+        if let Some(open) = self.open.get_mut(&number) {
+            attempt += open.failed;
+            let again = open.tag.replace(tag).is_some() || open.is_exception;
+            self.redelivered += u64::from(again);
+            open.is_counted = false;
+            open.entry = None;
+        }
+        if let Some(holding) = self.members.get_mut(&member) {
+            holding.given += 1;
+            holding.served = self.served;
+        }
+        Given {
+            member,
+            number,
+            tag,
+            attempt,
+            entry,
+        }
+    }
+
+    fn roomiest(&self, size: usize) -> Option<MemberId> {
+        let hungry = self
+            .members
+            .iter()
+            .filter(|(_, holding)| holding.has_room());
+        let (member, _) = hungry
+            .filter(|(_, holding)| holding.fits(size))
+            .max_by_key(
+                |(
+                    _,
+                    Holding {
+                        window,
+                        numbers,
+                        served,
+                        ..
+                    },
+                )| { (window.events - numbers.len(), Reverse(*served)) },
+            )?;
+        Some(*member)
+    }
+
+    /// What must be read for more to be handed out, of a log that ends with the entry `end`.
+    pub fn want(&self, spec: &Spec, end: u64) -> Want {
+        if spec.paused || !self.members.values().any(Holding::has_room) {
+            return Want::Nothing;
+        }
+        let is_missing = |number: &&u64| self.open.get(number).is_some_and(|o| o.entry.is_none());
+        match self.ready.first() {
+            Some(first) if is_missing(&first) => {
+                let missing = self.ready.iter().take(LOAD).filter(is_missing);
+                Want::Entries(missing.copied().collect())
+            }
+            None if self.read_to < end && self.open.len() < MAX_OPEN => Want::After(self.read_to),
+            Some(_) | None => Want::Nothing,
+        }
+    }
+}
