@@ -4,20 +4,29 @@ use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::anyhow;
+use bytes::Bytes;
+use prost::Message;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use yeta_gateway::app::{self, AppError, Listeners};
+use yeta_gateway::calls;
 use yeta_gateway::config::Config;
+use yeta_gateway::proto::{GetSubscriptionRequest, Subscription};
 
 use crate::measure::server_runtime;
+use crate::rpc::Connection;
 
 /// The path of a push, and its secret.
 pub const PUSH_PATH: &str = "/v1/push/default/bench-push-secret/receiveCallRecord";
+
+const GET_SUBSCRIPTION: &str = "/yeta.v1.SubscriptionService/GetSubscription";
 
 /// What the names of the gateway's threads begin with.
 pub const THREADS: &[&str] = &["gateway", "store-writer", "fjall"];
@@ -95,6 +104,23 @@ impl Gateway {
             runtime,
             _store: store,
         })
+    }
+
+    /// Resolves once its assembler has taken up everything that the log holds.
+    pub async fn until_assembled(&self) -> anyhow::Result<()> {
+        let mut connection = Connection::open(self.grpc).await?;
+        let request = GetSubscriptionRequest {
+            name: calls::SUBSCRIPTION.to_owned(),
+        };
+        let request: Bytes = request.encode_to_vec().into();
+        loop {
+            let reply = connection.call(GET_SUBSCRIPTION, request.clone()).await?;
+            let stats = Subscription::decode(reply)?.stats.unwrap_or_default();
+            if stats.members > 0 && stats.lag_events == 0 && stats.unacked == 0 {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Stops it, and says how it went.

@@ -37,6 +37,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
     let gateway = Gateway::start(platform.address)?;
     let client = client_runtime()?;
     client.block_on(push(gateway.push, Until::Answered(HISTORY)))?;
+    client.block_on(gateway.until_assembled())?;
     for members in [1, 8, 64] {
         compare(
             &format!("handout: {members} members, {HISTORY} events; from hand-out to answered ack"),

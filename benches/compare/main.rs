@@ -11,6 +11,8 @@
 //! each round gives a ratio; their median is what counts, their spread tells how far to trust it.
 //! Everything runs in this process, over real sockets, each part on threads of its own.
 
+mod calls;
+mod callstore;
 mod delivery;
 mod gateway;
 mod handout;
@@ -19,9 +21,11 @@ mod ingest;
 mod load;
 mod measure;
 mod platform;
+mod pushes;
 mod reader;
 mod records;
 mod rpc;
+mod store;
 mod unary;
 
 use anyhow::Context;
@@ -33,11 +37,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Bench = fn(&Plan) -> anyhow::Result<()>;
 
-const BENCHES: [(&str, Bench); 5] = [
+const BENCHES: [(&str, Bench); 7] = [
     ("unary", unary::run),
     ("ingest", ingest::run),
     ("delivery", delivery::run),
     ("handout", handout::run),
+    ("calls", calls::run),
+    ("callstore", callstore::run),
     ("idle", idle::run),
 ];
 
