@@ -5,7 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use prometheus_client::registry::Registry;
@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
 use crate::admin::{self, Ready};
+use crate::calls::metrics::CallsMetrics;
+use crate::calls::{self, Assembler, AssemblerOptions, Calls};
 use crate::config::Config;
 use crate::edge::metrics::EdgeMetrics;
 use crate::edge::{Edge, EdgeConfig};
@@ -48,6 +50,9 @@ pub enum AppError {
     /// The log cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The calls that were put together cannot be opened.
+    #[error(transparent)]
+    Calls(#[from] calls::OpenError),
     /// The platform's address is not usable.
     #[error(transparent)]
     Platform(#[from] WireError),
@@ -117,6 +122,7 @@ pub async fn run(
     StoreMetrics::register(&mut registry, log.clone());
     let subscriptions = EmbeddedSubscriptions::open(log.clone(), config.subscriptions.max).await?;
     let subscriptions = Arc::new(subscriptions);
+    let calls = Arc::new(Calls::open(&config.store.path.join("calls"))?);
     let accounts: Vec<Arc<Account>> = config.accounts.iter().cloned().map(Arc::new).collect();
     let platform = platform_config(&config);
     let platform = Platform::new(&platform, accounts.clone(), metrics.platform)?;
@@ -127,6 +133,8 @@ pub async fn run(
         clients: Arc::new(Clients::new(&config.clients, account_names(&config))),
         platform: platform.clone(),
         log: log.clone(),
+        notes: log.clone(),
+        calls: calls.clone(),
         subscriptions: subscriptions.clone(),
         drain: drain.clone(),
         metrics: metrics.grpc,
@@ -150,6 +158,14 @@ pub async fn run(
         config.store.retention,
         watch,
     );
+    let assembling = Assembling::start(Assembler::new(
+        &calls,
+        log.clone(),
+        subscriptions.clone(),
+        log.clone(),
+        assembler_options(&config),
+        metrics.calls,
+    ));
     let push = edge.router();
     let push = http_server::serve(listeners.push, push, drain.clone().cancelled_owned());
     let grpc = async {
@@ -172,6 +188,8 @@ pub async fn run(
     };
 
     ready.set(false);
+    assembling.stop().await;
+    calls.close().await;
     subscriptions.close().await;
     log.close().await;
     background.stop().await;
@@ -213,6 +231,28 @@ impl Background {
     }
 }
 
+/// What puts calls together as long as pushes can come in.
+struct Assembling {
+    end: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Assembling {
+    fn start(assembler: Assembler) -> Self {
+        let end = CancellationToken::new();
+        Self {
+            task: tokio::spawn(assembler.run(end.clone())),
+            end,
+        }
+    }
+
+    async fn stop(self) {
+        self.end.cancel();
+        // A panic in it has been reported; the gateway ends either way.
+        let _ = self.task.await;
+    }
+}
+
 /// Gives what is under way until the grace is over.
 async fn finish(
     fronts: impl Future<Output = Result<(), ServeError>>,
@@ -237,6 +277,7 @@ struct Metrics {
     relay: RelayMetrics,
     subscriptions: SubscriptionMetrics,
     platform: PlatformMetrics,
+    calls: CallsMetrics,
 }
 
 impl Metrics {
@@ -247,6 +288,7 @@ impl Metrics {
             relay: RelayMetrics::register(registry),
             subscriptions: SubscriptionMetrics::register(registry),
             platform: PlatformMetrics::register(registry),
+            calls: CallsMetrics::register(registry),
         }
     }
 }
@@ -291,6 +333,13 @@ fn store_options(config: &Config) -> Options {
         retention: config.store.retention,
         retention_bytes: config.store.retention_bytes,
         ..Options::new(&config.store.path)
+    }
+}
+
+fn assembler_options(config: &Config) -> AssemblerOptions {
+    AssemblerOptions {
+        wait: config.calls.wait,
+        clock: Arc::new(SystemTime::now),
     }
 }
 

@@ -18,7 +18,7 @@ pub use self::clients::{Client, Permission};
 pub use self::reader::Fault;
 use self::reader::Section;
 pub use self::sections::{
-    Admin, DialogContext, Grpc, Log, LogFormat, Platform, Push, Store, Subscriptions,
+    Admin, Calls, DialogContext, Grpc, Log, LogFormat, Platform, Push, Store, Subscriptions,
 };
 use crate::account::Account;
 
@@ -42,6 +42,8 @@ pub struct Config {
     pub store: Store,
     /// Durable subscriptions.
     pub subscriptions: Subscriptions,
+    /// How calls are put together from their pushes.
+    pub calls: Calls,
     /// What a ringing caller's question is answered with.
     pub dialog_context: DialogContext,
     /// Who may call; none: anybody who can connect.
@@ -105,6 +107,9 @@ impl Config {
             accounts: root.sections("accounts", clients::read_account),
             store: root.section("store", Store::read),
             subscriptions: root.section("subscriptions", Subscriptions::read),
+            calls: root.section("calls", |s| Calls {
+                wait: s.get("wait", Duration::from_mins(10)),
+            }),
             dialog_context: root.section("dialog_context", DialogContext::read),
             log: root.section("log", |s| Log {
                 filter: s.get("filter", "info,fjall=warn,lsm_tree=warn".into()),

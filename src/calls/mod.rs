@@ -25,9 +25,10 @@ use prost::Message;
 
 pub use self::assembler::{Assembler, AssemblerOptions, Clock};
 use self::list::{Search, holds_account};
-use self::projection::Projection;
+use self::projection::{Disk, Projection};
 use self::stored::Index;
 use crate::proto::{Call, CallOutcome, CallState};
+use crate::push::Position;
 
 /// The durable subscription of the assembler.
 pub const SUBSCRIPTION: &str = "yeta-gateway.calls";
@@ -164,6 +165,12 @@ impl Calls {
         let mut calls = read.await?;
         calls.sort_by_key(|call| (call.attempt == 0, call.attempt));
         Ok(calls)
+    }
+
+    /// How far the log has been applied: events up to here are among the calls. `None`: not at
+    /// all.
+    pub async fn applied(&self) -> Result<Option<Position>, CallsError> {
+        self.projection.read(Disk::applied).await
     }
 
     /// A page of calls.

@@ -268,6 +268,11 @@ impl Disk {
             self.clear()?;
             self.meta.insert("log", log.0)?;
         }
+        self.applied()
+    }
+
+    /// How far the log has been applied.
+    pub fn applied(&self) -> fjall::Result<Option<Position>> {
         let applied = self.meta.get("applied")?;
         Ok(applied.and_then(|bytes| {
             Some(Position(u64::from_be_bytes(

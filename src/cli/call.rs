@@ -1,4 +1,8 @@
-//! `yeta-gateway call`: calls placed directly.
+//! `yeta-gateway call`: calls placed directly, and what became of calls.
+
+mod list;
+pub mod show;
+mod watch;
 
 use clap::{Args, Subcommand};
 use yeta_gateway::proto::outbound_service_client::OutboundServiceClient;
@@ -7,7 +11,7 @@ use yeta_gateway::proto::{CallOutRequest, Row};
 use super::print;
 use super::remote::{UnaryArgs, refused};
 
-/// Places calls without a task of their own.
+/// Places calls without a task of their own, and shows what became of calls.
 #[derive(Args)]
 pub struct CallArgs {
     #[command(subcommand)]
@@ -17,6 +21,9 @@ pub struct CallArgs {
 #[derive(Subcommand)]
 enum CallCommand {
     Out(OutArgs),
+    Get(list::GetArgs),
+    List(list::ListArgs),
+    Watch(watch::WatchArgs),
 }
 
 /// Calls the rows given, 50 at most (CallOut, 直接外呼).
@@ -36,6 +43,9 @@ struct OutArgs {
     /// How fast it speaks, from -500 to 500.
     #[arg(long, allow_negative_numbers = true)]
     speed: Option<i32>,
+    /// Waits until each row has its call, and prints that.
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
     rows: RowArgs,
 }
@@ -66,7 +76,15 @@ impl RowArgs {
 
 /// Does what the arguments ask.
 pub async fn run(args: CallArgs) -> anyhow::Result<()> {
-    let CallCommand::Out(args) = args.command;
+    match args.command {
+        CallCommand::Out(args) => out(args).await,
+        CallCommand::Get(args) => args.run().await,
+        CallCommand::List(args) => args.run().await,
+        CallCommand::Watch(args) => args.run().await,
+    }
+}
+
+async fn out(args: OutArgs) -> anyhow::Result<()> {
     let request = CallOutRequest {
         robot_id: args.robot,
         line_num: args.line,
@@ -86,6 +104,9 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
         anstream::println!("{}", print::json("CallOutResponse", &answer)?);
     } else {
         accepted(&answer.task_data_ids, &answer.push_cursor);
+    }
+    if args.watch {
+        watch::until_final(&args.unary, answer.task_data_ids, answer.push_cursor).await?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ mod print;
 mod remote;
 mod sandbox;
 mod serve;
+mod subscription;
 mod tail;
 mod task;
 
@@ -31,6 +32,7 @@ enum Command {
     Sandbox(sandbox::SandboxArgs),
     Demo(demo::DemoArgs),
     Tail(tail::TailArgs),
+    Subscription(subscription::SubscriptionArgs),
     Call(call::CallArgs),
     Task(task::TaskArgs),
     Config(config::ConfigArgs),
@@ -45,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Sandbox(args) => run(sandbox::run(args)),
         Command::Demo(args) => run(demo::run(args)),
         Command::Tail(args) => run(tail::run(args)),
+        Command::Subscription(args) => run(subscription::run(args)),
         Command::Call(args) => run(call::run(args)),
         Command::Task(args) => run(task::run(args)),
         Command::Config(args) => run(config::run(args)),

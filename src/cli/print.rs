@@ -1,5 +1,7 @@
 //! Pushes for people and for programs.
 
+use std::time::Duration;
+
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use comfy_table::Table;
@@ -10,8 +12,8 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use yeta_gateway::proto::push_event::Payload;
 use yeta_gateway::proto::{
-    Call, CallRecord, CallRecordVariant, Dialog, DialogRole, FILE_DESCRIPTOR_SET, PushEvent,
-    TaskResult, Voice,
+    Call, CallOutcome, CallRecord, CallRecordVariant, CallState, Dialog, DialogRole,
+    FILE_DESCRIPTOR_SET, PushEvent, PushKind, TaskResult, Voice,
 };
 
 /// A message of this name as a line of JSON, by protobuf's own rules.
@@ -46,6 +48,20 @@ pub fn time(ms: Option<i64>) -> String {
         .filter(|ms| *ms > 0)
         .and_then(|ms| Timestamp::from_millisecond(ms).ok());
     or_dash(time.map(|at| at.to_zoned(TimeZone::system()).strftime("%F %T")))
+}
+
+/// A moment by the local clock, if there is one.
+pub fn moment(at: Option<prost_types::Timestamp>) -> String {
+    let at = at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
+    or_dash(at.map(|at| at.to_zoned(TimeZone::system()).strftime("%F %T")))
+}
+
+/// A duration to the millisecond, if there is one.
+pub fn duration(duration: Option<prost_types::Duration>) -> String {
+    let duration = duration.and_then(|it| Duration::try_from(it).ok());
+    let exact =
+        duration.map(|it| Duration::from_millis(it.as_millis().try_into().unwrap_or(u64::MAX)));
+    or_dash(exact.map(humantime::format_duration))
 }
 
 /// An event as a line for people; phone numbers are masked.
@@ -118,16 +134,34 @@ fn of_dialog(dialog: &Dialog) -> String {
 }
 
 fn of_call(whole: &Call) -> String {
-    let state = whole.state().as_str_name();
-    let outcome = whole.outcome().as_str_name();
     format!(
         "{} {:<9} {} {} {} s",
         call(&whole.call_uuid),
-        state.trim_start_matches("CALL_STATE_").to_lowercase(),
+        state(whole.state()),
         masked(&whole.callee),
-        outcome.trim_start_matches("CALL_OUTCOME_").to_lowercase(),
+        outcome(whole.outcome()),
         whole.duration_call.unwrap_or_default(),
     )
+}
+
+/// How far a call has come, in a word.
+pub fn state(state: CallState) -> String {
+    word(state.as_str_name(), "CALL_STATE_")
+}
+
+/// How a call came out, in a word.
+pub fn outcome(outcome: CallOutcome) -> String {
+    let known = Some(outcome).filter(|outcome| *outcome != CallOutcome::Unspecified);
+    or_dash(known.map(|outcome| word(outcome.as_str_name(), "CALL_OUTCOME_")))
+}
+
+/// What a push is, in a word.
+pub fn kind(kind: PushKind) -> String {
+    word(kind.as_str_name(), "PUSH_KIND_")
+}
+
+fn word(name: &str, prefix: &str) -> String {
+    name.trim_start_matches(prefix).to_lowercase()
 }
 
 /// The start of a call's id: enough to tell calls on a screen apart.
@@ -136,8 +170,8 @@ fn call(uuid: &str) -> String {
     format!("call {start:<8}")
 }
 
-/// How a call came out, in a word.
-pub fn result(record: &CallRecord) -> String {
+/// How a record says that its call came out, in a word.
+fn result(record: &CallRecord) -> String {
     if !record.task_result_desc.is_empty() {
         return record.task_result_desc.clone();
     }
@@ -145,11 +179,7 @@ pub fn result(record: &CallRecord) -> String {
         let answered = record.time_answer.is_some_and(|time| time > 0);
         return if answered { "answered" } else { "not answered" }.to_owned();
     }
-    record
-        .task_result()
-        .as_str_name()
-        .trim_start_matches("TASK_RESULT_")
-        .to_lowercase()
+    word(record.task_result().as_str_name(), "TASK_RESULT_")
 }
 
 /// A phone number without its middle.

@@ -81,7 +81,7 @@ impl RemoteArgs {
 pub struct UnaryArgs {
     #[command(flatten)]
     remote: RemoteArgs,
-    /// The account; without it, the gateway's default one.
+    /// The account; without it, the gateway's default one, or all that may be seen.
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
     /// Prints the answer as JSON.

@@ -9,13 +9,18 @@ use tonic::{Code, Status};
 use yeta_gateway::proto::push_service_client::PushServiceClient;
 use yeta_gateway::proto::subscribe_pushes_request::Start;
 use yeta_gateway::proto::{
-    Position, PushFilter, PushKind, SubscribePushesRequest, SubscribePushesResponse,
+    AckPushesRequest, Position, PushEvent, PushFilter, PushKind, SubscribePushesRequest,
+    SubscribePushesResponse,
 };
 
 use super::print;
 use super::remote::{Connection, RemoteArgs, refused};
 
 /// Prints pushes as they come, like `tail -f`.
+///
+/// With --subscription it is a member of that durable subscription, created if it is not there:
+/// each event goes to it or to another member, and is acknowledged once it has been printed, some
+/// at a time. What was printed just before the end may come again.
 #[derive(Args)]
 pub struct TailArgs {
     #[command(flatten)]
@@ -35,21 +40,52 @@ pub struct TailArgs {
     /// Begins with the oldest push that the gateway holds.
     #[arg(long)]
     from_start: bool,
+    /// Takes events as a member of this durable subscription. What it starts with and takes was
+    /// settled when it was created.
+    #[arg(long, value_name = "NAME")]
+    subscription: Option<String>,
+    /// Acknowledges nothing: prints up to 256 events of the subscription, and gives them back at
+    /// the end.
+    #[arg(long, requires = "subscription")]
+    no_ack: bool,
     /// Prints one JSON object a line, phone numbers in full.
     #[arg(long)]
     json: bool,
 }
 
+/// What a push can be.
 #[derive(Clone, Copy, ValueEnum)]
-enum Kind {
+pub enum Kind {
+    /// What is known of a call after its end.
     CallRecord,
+    /// Where a recording lies.
     Voice,
+    /// What was said.
     Dialog,
+    /// What fits nothing else.
     Unrecognized,
+    /// A call put together.
+    Call,
+}
+
+impl From<Kind> for i32 {
+    fn from(kind: Kind) -> Self {
+        let kind = match kind {
+            Kind::CallRecord => PushKind::CallRecord,
+            Kind::Voice => PushKind::Voice,
+            Kind::Dialog => PushKind::Dialog,
+            Kind::Unrecognized => PushKind::Unrecognized,
+            Kind::Call => PushKind::Call,
+        };
+        kind.into()
+    }
 }
 
 /// After losing the gateway, it is tried again this often.
-const RETRY: Duration = Duration::from_secs(1);
+pub const RETRY: Duration = Duration::from_secs(1);
+/// Events are acknowledged so many at a time, or when nothing has come for this long.
+const ACK_AT: usize = 64;
+const ACK_AFTER: Duration = Duration::from_millis(100);
 
 /// Follows until interrupted.
 pub async fn run(args: TailArgs) -> anyhow::Result<()> {
@@ -65,34 +101,83 @@ impl TailArgs {
     /// Prints one stream to its end, and moves `start` along; returns why it ended if that can pass.
     async fn follow(&self, start: &mut Start) -> anyhow::Result<Status> {
         let request = SubscribePushesRequest {
+            subscription: self.subscription.clone().unwrap_or_default(),
             start: Some(start.clone()),
             filter: Some(self.filter()),
             include_raw: self.json,
             ..SubscribePushesRequest::default()
         };
-        let mut stream = match self.client()?.subscribe_pushes(request).await {
+        let mut client = self.client()?;
+        let mut stream = match client.subscribe_pushes(request).await {
             Ok(response) => response.into_inner(),
             Err(status) => return lasting(status),
         };
+        let mut printed = Vec::new();
         loop {
-            match stream.message().await {
+            let message = tokio::select! {
+                message = stream.message() => message,
+                () = tokio::time::sleep(ACK_AFTER), if !printed.is_empty() => {
+                    if let Err(status) = self.ack(&mut client, &mut printed).await {
+                        return lasting(status);
+                    }
+                    continue;
+                }
+            };
+            match message {
                 Ok(Some(SubscribePushesResponse::Event(event))) => {
-                    let line = if self.json {
-                        print::json("PushEvent", event.as_ref())?
-                    } else {
-                        print::line(&event)
-                    };
-                    anstream::println!("{line}");
-                    *start = Start::Cursor(event.cursor);
+                    self.print(&event)?;
+                    if self.subscription.is_none() {
+                        *start = Start::Cursor(event.cursor);
+                    } else if !self.no_ack {
+                        printed.push(event.ack_id);
+                    }
                 }
                 Ok(Some(SubscribePushesResponse::Progress(progress))) => {
-                    *start = Start::Cursor(progress.cursor);
+                    if self.subscription.is_none() {
+                        *start = Start::Cursor(progress.cursor);
+                    }
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(Status::unavailable("the gateway ended the stream")),
-                Err(status) => return lasting(status),
+                Err(status) => {
+                    // The stream's end is the news; what can't be acknowledged comes again.
+                    let _ = self.ack(&mut client, &mut printed).await;
+                    return lasting(status);
+                }
+            }
+            if printed.len() >= ACK_AT
+                && let Err(status) = self.ack(&mut client, &mut printed).await
+            {
+                return lasting(status);
             }
         }
+    }
+
+    fn print(&self, event: &PushEvent) -> anyhow::Result<()> {
+        let line = if self.json {
+            print::json("PushEvent", event)?
+        } else {
+            print::line(event)
+        };
+        anstream::println!("{line}");
+        Ok(())
+    }
+
+    /// Acknowledges what has been printed.
+    async fn ack(
+        &self,
+        client: &mut PushServiceClient<Connection>,
+        printed: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        let Some(subscription) = self.subscription.clone().filter(|_| !printed.is_empty()) else {
+            return Ok(());
+        };
+        let ack_ids = std::mem::take(printed);
+        let request = AckPushesRequest {
+            subscription,
+            ack_ids,
+        };
+        client.ack_pushes(request).await.map(drop)
     }
 
     fn client(&self) -> anyhow::Result<PushServiceClient<Connection>> {
@@ -109,14 +194,8 @@ impl TailArgs {
     }
 
     fn filter(&self) -> PushFilter {
-        let kinds = self.kind.iter().map(|kind| match kind {
-            Kind::CallRecord => PushKind::CallRecord.into(),
-            Kind::Voice => PushKind::Voice.into(),
-            Kind::Dialog => PushKind::Dialog.into(),
-            Kind::Unrecognized => PushKind::Unrecognized.into(),
-        });
         PushFilter {
-            kinds: kinds.collect(),
+            kinds: self.kind.iter().copied().map(Into::into).collect(),
             accounts: self.account.clone(),
             task_ids: self.task.clone(),
             ..PushFilter::default()
@@ -125,14 +204,15 @@ impl TailArgs {
 }
 
 /// Passes on a failure that may pass by itself, and ends with any other.
-fn lasting(status: Status) -> anyhow::Result<Status> {
+pub fn lasting(status: Status) -> anyhow::Result<Status> {
     if status.code() == Code::Unavailable {
         return Ok(status);
     }
     Err(refused(status))
 }
 
-fn since(text: &str) -> anyhow::Result<SystemTime> {
+/// A time, or how long ago it was.
+pub fn since(text: &str) -> anyhow::Result<SystemTime> {
     if let Ok(ago) = humantime::parse_duration(text) {
         return SystemTime::now()
             .checked_sub(ago)

@@ -81,6 +81,13 @@ pub struct Subscriptions {
     pub stuck_after: Duration,
 }
 
+/// `[calls]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calls {
+    /// How long a call waits for what is missing before it is closed without.
+    pub wait: Duration,
+}
+
 /// `[dialog_context]`
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DialogContext {

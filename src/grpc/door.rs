@@ -24,6 +24,16 @@ pub(super) struct Door {
 }
 
 impl Door {
+    /// The account that `request` is for, if its client may call `group` for it.
+    pub(super) fn account<T>(
+        &self,
+        request: &Request<T>,
+        group: Permission,
+    ) -> Result<&str, Status> {
+        let caller = self.clients.authorize(request.metadata(), group)?;
+        Ok(self.clients.account(&caller, request.metadata())?)
+    }
+
     /// Does what `request` asks for, if its client may and it is valid.
     pub(super) async fn pass<O: Operation + Validate>(
         &self,
@@ -31,8 +41,7 @@ impl Door {
         group: Permission,
     ) -> Result<O::Reply, Status> {
         let deadline = deadline::of(request.metadata());
-        let caller = self.clients.authorize(request.metadata(), group)?;
-        let account = self.clients.account(&caller, request.metadata())?;
+        let account = self.account(&request, group)?;
         let operation = request.get_ref();
         validate::check(operation)?;
         Ok(self.platform.call(account, operation, deadline).await?)

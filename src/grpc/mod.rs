@@ -2,6 +2,7 @@
 
 mod access;
 pub mod auth;
+mod call;
 mod config;
 mod deadline;
 mod door;
@@ -21,6 +22,7 @@ use std::any::Any;
 use http::Response;
 use tonic::{Status, body::Body};
 
+pub use call::call_service;
 pub use config::config_service;
 pub use door::LogEnd;
 pub use outbound::outbound_service;

@@ -1,7 +1,8 @@
 //! `yeta.v1.OutboundService`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use tokio::time::timeout;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 
 use super::{
@@ -9,6 +10,7 @@ use super::{
     door::{Door, LogEnd},
 };
 use crate::{
+    calls::turbo_note,
     config::Permission,
     platform::Platform,
     proto::{
@@ -18,23 +20,34 @@ use crate::{
         StartTaskResponse,
         outbound_service_server::{OutboundService, OutboundServiceServer},
     },
+    store::Notes,
 };
 
 /// The service's implementation.
 pub struct Outbound {
     door: Door,
     log_end: LogEnd,
+    notes: Arc<dyn Notes>,
 }
 
+/// A note that takes longer is not waited for.
+const NOTE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The service, ready to be served. `log_end` is asked just before each request
-/// that sets off pushes.
+/// that sets off pushes; `notes` keep which tasks are in turbo mode.
 pub fn outbound_service(
     platform: Arc<Platform>,
     clients: Arc<Clients>,
     log_end: LogEnd,
+    notes: Arc<dyn Notes>,
 ) -> OutboundServiceServer<Outbound> {
     let door = Door { platform, clients };
-    OutboundServiceServer::new(Outbound { door, log_end })
+    let outbound = Outbound {
+        door,
+        log_end,
+        notes,
+    };
+    OutboundServiceServer::new(outbound)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd)
         .send_compressed(CompressionEncoding::Gzip)
@@ -59,7 +72,12 @@ impl OutboundService for Outbound {
         &self,
         request: Request<CreateTaskRequest>,
     ) -> Result<Response<CreateTaskResponse>, Status> {
-        let reply = self.door.pass(request, Permission::Outbound).await?;
+        let account = self.door.account(&request, Permission::Outbound)?;
+        let is_turbo = request.get_ref().trubo_mode == Some(true);
+        let reply: CreateTaskResponse = self.door.pass(request, Permission::Outbound).await?;
+        if is_turbo {
+            self.note_turbo(account, &reply.task_id).await;
+        }
         Ok(Response::new(reply))
     }
 
@@ -106,5 +124,24 @@ impl OutboundService for Outbound {
     ) -> Result<Response<QueryTasksResponse>, Status> {
         let reply = self.door.pass(request, Permission::Outbound).await?;
         Ok(Response::new(reply))
+    }
+}
+
+impl Outbound {
+    /// Remembers that the calls of a task have no recording. Without the note they are taken to be
+    /// complete once they have waited for one in vain; that is no reason to hide the task.
+    async fn note_turbo(&self, account: &str, task_id: &str) {
+        let key = turbo_note(account, task_id);
+        let fault = match timeout(NOTE_TIMEOUT, self.notes.put(&key, Vec::new())).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "that takes too long".to_owned(),
+        };
+        tracing::warn!(
+            account,
+            task_id,
+            fault,
+            "not noted that a task is in turbo mode"
+        );
     }
 }

@@ -16,13 +16,15 @@ use super::auth::Clients;
 use super::observe::{GrpcMetrics, ObserveLayer};
 use super::overload::OverloadLayer;
 use super::{
-    LogEnd, config_service, outbound_service, panicked, push_service, subscription_service,
+    LogEnd, call_service, config_service, outbound_service, panicked, push_service,
+    subscription_service,
 };
+use crate::calls::Calls;
 use crate::platform::Platform;
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::relay::metrics::RelayMetrics;
-use crate::store::PushLog;
 use crate::store::subscriptions::Subscriptions;
+use crate::store::{Notes, PushLog};
 
 /// What the services work with.
 pub struct GrpcServer {
@@ -34,6 +36,10 @@ pub struct GrpcServer {
     pub log: Arc<dyn PushLog>,
     /// What members join.
     pub subscriptions: Arc<dyn Subscriptions>,
+    /// What is kept beside it.
+    pub notes: Arc<dyn Notes>,
+    /// The calls put together.
+    pub calls: Arc<Calls>,
     /// Cancelled when the gateway is told to stop.
     pub drain: CancellationToken,
     /// Counts of requests.
@@ -62,8 +68,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What health checks can ask for: the whole gateway, and each of its services.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "",
+    "yeta.v1.CallService",
     "yeta.v1.ConfigService",
     "yeta.v1.OutboundService",
     "yeta.v1.PushService",
@@ -98,8 +105,19 @@ impl GrpcServer {
             .accept_compressed(Gzip)
             .accept_compressed(Zstd);
         let config = config_service(self.platform.clone(), self.clients.clone());
-        let outbound =
-            outbound_service(self.platform.clone(), self.clients.clone(), self.log_end());
+        let outbound = outbound_service(
+            self.platform.clone(),
+            self.clients.clone(),
+            self.log_end(),
+            self.notes.clone(),
+        );
+        let calls = call_service(
+            self.calls.clone(),
+            self.log.clone(),
+            self.clients.clone(),
+            self.drain.clone(),
+            self.relay_metrics.clone(),
+        );
         let subscriptions = subscription_service(
             self.log.clone(),
             self.subscriptions.clone(),
@@ -119,6 +137,7 @@ impl GrpcServer {
             .add_service(health)
             .add_service(reflection)
             .add_service(older_reflection)
+            .add_service(calls.max_decoding_message_size(self.max_request_bytes))
             .add_service(config.max_decoding_message_size(self.max_request_bytes))
             .add_service(outbound.max_decoding_message_size(self.max_request_bytes))
             .add_service(pushes.max_decoding_message_size(self.max_request_bytes))

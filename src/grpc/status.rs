@@ -10,6 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{auth::AuthError, validate::Violations};
 use crate::{
+    calls::CallsError,
     platform::{Code, PlatformError},
     push::{Cursor, Position},
     relay::RelayError,
@@ -234,6 +235,37 @@ fn of_read(error: &ReadError, cursor: impl Fn(Position) -> Cursor) -> Answer {
         }
         ReadError::Closed => Answer::new(Grpc::Unavailable, "DRAINING").retry(RETRY_AFTER),
     }
+}
+
+impl From<CallsError> for Status {
+    fn from(error: CallsError) -> Self {
+        let text = error.to_string();
+        let answer = match error {
+            CallsError::BadPageToken => Answer::new(Grpc::InvalidArgument, "BAD_PAGE_TOKEN"),
+            CallsError::Unavailable(_) => {
+                Answer::new(Grpc::Unavailable, "STORE_UNAVAILABLE").retry(RETRY_AFTER)
+            }
+            CallsError::Closed => Answer::new(Grpc::Unavailable, "DRAINING").retry(RETRY_AFTER),
+        };
+        answer.into_status(text)
+    }
+}
+
+/// The status of a request for a call of which nothing is held, or nothing that the caller may see.
+pub(super) fn call_not_found(call_uuid: &str) -> Status {
+    let call_uuid = shortened(call_uuid, LONGEST_MESSAGE);
+    Answer::new(Grpc::NotFound, "CALL_NOT_FOUND")
+        .with("call_uuid", call_uuid)
+        .into_status(format!("no push of a call {call_uuid:?} is held"))
+}
+
+/// The status of a watch whose deadline came while so many rows had no final call.
+pub(super) fn rows_left(rows: usize) -> Status {
+    Answer::new(Grpc::DeadlineExceeded, "DEADLINE")
+        .with("rows_left", &rows.to_string())
+        .into_status(format!(
+            "the deadline came while {rows} rows had no final call yet"
+        ))
 }
 
 impl From<Violations> for Status {
@@ -471,6 +503,17 @@ mod tests {
         check(closed, Grpc::Unavailable, "DRAINING", true);
         let draining = status(RelayError::Draining);
         check(draining, Grpc::Unavailable, "DRAINING", true);
+    }
+
+    #[test]
+    fn every_case_of_calls_has_its_status_and_reason() {
+        let error = CallsError::BadPageToken;
+        check(error, Grpc::InvalidArgument, "BAD_PAGE_TOKEN", false);
+        let error = CallsError::Unavailable(String::new());
+        check(error, Grpc::Unavailable, "STORE_UNAVAILABLE", true);
+        check(CallsError::Closed, Grpc::Unavailable, "DRAINING", true);
+        check(call_not_found("x"), Grpc::NotFound, "CALL_NOT_FOUND", false);
+        check(rows_left(1), Grpc::DeadlineExceeded, "DEADLINE", false);
     }
 
     #[test]

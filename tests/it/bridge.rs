@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -19,6 +20,7 @@ use yeta_gateway::{
         config_service_client::ConfigServiceClient, outbound_service_client::OutboundServiceClient,
     },
     secret::Secret,
+    store::{AppendError, Notes, ReadError},
 };
 
 pub struct Bridge {
@@ -47,6 +49,20 @@ pub fn settings(base_url: &str) -> PlatformConfig {
     }
 }
 
+/// Notes that cannot be written.
+struct Unnoted;
+
+#[async_trait]
+impl Notes for Unnoted {
+    async fn put(&self, _: &str, _: Vec<u8>) -> Result<(), AppendError> {
+        Err(AppendError::Unavailable("no disk".into()))
+    }
+
+    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(None)
+    }
+}
+
 impl Bridge {
     pub async fn start(base_url: &str) -> Self {
         Self::with(&settings(base_url), &["default"], &[]).await
@@ -68,6 +84,7 @@ impl Bridge {
                 Arc::clone(&platform),
                 clients,
                 Arc::new(|| "end-of-log".to_owned()),
+                Arc::new(Unnoted),
             ));
         tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
         let channel = Endpoint::from_shared(address).unwrap().connect_lazy();

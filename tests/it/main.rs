@@ -5,10 +5,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod bridge;
+mod calls;
 mod codes;
 mod conformance;
 mod crash;
 mod disk;
+mod durable;
 mod embedded;
 mod fake;
 mod fault_matrix;

@@ -1,18 +1,20 @@
 //! Places calls through the gateway's gRPC port and follows them to their last push.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
+use futures_util::TryStreamExt;
 use tonic::transport::Channel;
+use yeta_gateway::proto::call_service_client::CallServiceClient;
 use yeta_gateway::proto::config_service_client::ConfigServiceClient;
 use yeta_gateway::proto::outbound_service_client::OutboundServiceClient;
 use yeta_gateway::proto::push_event::Payload;
 use yeta_gateway::proto::push_service_client::PushServiceClient;
 use yeta_gateway::proto::subscribe_pushes_request::Start;
 use yeta_gateway::proto::{
-    CallOutRequest, CallRecord, CallRecordVariant, Dialog, PushEvent, QueryConfigRequest, Row,
-    SubscribePushesRequest, SubscribePushesResponse, Voice,
+    Call, CallOutRequest, CallOutResponse, CallState, QueryConfigRequest, Row,
+    SubscribePushesRequest, SubscribePushesResponse, WatchCallsRequest,
 };
 
 use super::report;
@@ -25,48 +27,7 @@ const ROWS: [[&str; 2]; 3] = [
     ["19900000001", "李女士"],
 ];
 
-/// What has come back of a call.
-#[derive(Default)]
-pub struct Call {
-    basic: bool,
-    /// The outbound record, which has everything that the basic one has.
-    pub record: Option<CallRecord>,
-    /// The recording.
-    pub voice: Option<Voice>,
-    /// The dialog.
-    pub dialog: Option<Dialog>,
-}
-
-impl Call {
-    /// Whether the call was answered; `None` before its record has come.
-    pub fn answered(&self) -> Option<bool> {
-        Some(
-            self.record
-                .as_ref()?
-                .time_answer
-                .is_some_and(|time| time > 0),
-        )
-    }
-
-    fn take(&mut self, payload: Payload) {
-        match payload {
-            Payload::CallRecord(record) if record.variant() == CallRecordVariant::Outbound => {
-                self.record = Some(record);
-            }
-            Payload::CallRecord(_) => self.basic = true,
-            Payload::Voice(voice) => self.voice = Some(voice),
-            Payload::Dialog(dialog) => self.dialog = Some(dialog),
-            Payload::Call(_) | Payload::Unrecognized(_) => {}
-        }
-    }
-
-    fn is_complete(&self) -> bool {
-        let spoken = self.voice.is_some() && self.dialog.is_some();
-        self.basic && self.answered().is_some_and(|answered| spoken || !answered)
-    }
-}
-
-/// Submits the calls and prints what comes back, until all of it has.
+/// Submits the calls, prints the pushes as they come, and ends with the calls that they make.
 pub async fn place(gateway: SocketAddr) -> anyhow::Result<()> {
     let channel = Channel::from_shared(format!("http://{gateway}"))?
         .connect()
@@ -100,45 +61,58 @@ pub async fn place(gateway: SocketAddr) -> anyhow::Result<()> {
         .await?
         .into_inner();
     report::submitted(&placed);
-    let calls = follow(channel, placed.push_cursor).await?;
+    let follow = follow(channel.clone(), &placed);
+    let ((), calls) = tokio::try_join!(follow, watch(channel, &placed))?;
     report::summary(&calls);
     Ok(())
 }
 
-/// Reads pushes until every row's call is complete.
-async fn follow(channel: Channel, push_cursor: String) -> anyhow::Result<Vec<Call>> {
+/// Prints pushes as they come, until each row's call has been put together.
+async fn follow(channel: Channel, placed: &CallOutResponse) -> anyhow::Result<()> {
     let request = SubscribePushesRequest {
-        start: Some(Start::Cursor(push_cursor)),
+        start: Some(Start::Cursor(placed.push_cursor.clone())),
         ..SubscribePushesRequest::default()
     };
     let mut stream = PushServiceClient::new(channel)
         .subscribe_pushes(request)
         .await?
         .into_inner();
-    let mut calls: HashMap<String, Call> = HashMap::new();
+    let mut waiting: HashSet<_> = placed.task_data_ids.iter().cloned().collect();
     while let Some(message) = stream.message().await? {
         let SubscribePushesResponse::Event(event) = message else {
             continue;
         };
         anstream::println!("  {}", print::line(&event));
-        let Some((call_uuid, payload)) = call_of(*event) else {
-            continue;
-        };
-        calls.entry(call_uuid).or_default().take(payload);
-        if calls.len() == ROWS.len() && calls.values().all(Call::is_complete) {
-            return Ok(calls.into_values().collect());
+        if let Some(Payload::Call(call)) = &event.payload {
+            waiting.remove(&call.task_data_id);
+        }
+        if waiting.is_empty() {
+            return Ok(());
         }
     }
     bail!("the gateway ended the stream")
 }
 
-fn call_of(event: PushEvent) -> Option<(String, Payload)> {
-    let payload = event.payload?;
-    let call_uuid = match &payload {
-        Payload::CallRecord(record) => &record.call_uuid,
-        Payload::Voice(voice) => &voice.call_uuid,
-        Payload::Dialog(dialog) => &dialog.call_uuid,
-        Payload::Call(_) | Payload::Unrecognized(_) => return None,
+/// The calls of the rows, each once all of its pushes have come back.
+async fn watch(channel: Channel, placed: &CallOutResponse) -> anyhow::Result<Vec<Call>> {
+    let request = WatchCallsRequest {
+        task_data_ids: placed.task_data_ids.clone(),
+        push_cursor: placed.push_cursor.clone(),
     };
-    Some((call_uuid.clone(), payload))
+    let stream = CallServiceClient::new(channel).watch_calls(request).await?;
+    let calls = stream
+        .into_inner()
+        .try_filter_map(async |message| Ok(message.call));
+    let mut calls: Vec<_> = calls.try_collect().await?;
+    if let Some(call) = calls
+        .iter()
+        .find(|call| call.state() != CallState::Complete)
+    {
+        bail!(
+            "call {} was closed without all of its pushes",
+            call.call_uuid
+        );
+    }
+    calls.sort_by(|a, b| a.task_data_id.cmp(&b.task_data_id));
+    Ok(calls)
 }

@@ -1,11 +1,10 @@
 //! What the demo says.
 
 use anstyle::{AnsiColor, Style};
-use yeta_gateway::proto::{CallOutResponse, Line, Robot};
+use yeta_gateway::proto::{Call, CallOutResponse, Line, Robot};
 
 use super::Addresses;
-use super::calls::Call;
-use crate::cli::print;
+use crate::cli::call::show;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -49,30 +48,11 @@ pub fn submitted(placed: &CallOutResponse) {
 
 /// What became of the calls.
 pub fn summary(calls: &[Call]) {
-    let mut calls: Vec<_> = calls.iter().collect();
-    calls.sort_by_key(|call| {
-        call.record
-            .as_ref()
-            .map(|record| record.task_data_id.clone())
-    });
-    let head = ["row", "callee", "result", "talked", "turns", "recording"];
-    let table = print::table(head, calls.into_iter().filter_map(row));
-    anstream::println!("\n{table}\n{GOOD}every push has come back{GOOD:#}\n");
-}
-
-fn row(call: &Call) -> Option<[String; 6]> {
-    let record = call.record.as_ref()?;
-    let answered = call.answered() == Some(true);
-    let talked = record.duration_call.filter(|_| answered);
-    let size = call.voice.as_ref().and_then(|voice| voice.size);
-    Some([
-        record.task_data_id.clone(),
-        print::masked(&record.callee),
-        print::result(record),
-        print::or_dash(talked.map(|seconds| format!("{seconds} s"))),
-        print::or_dash(call.dialog.as_ref().map(|dialog| dialog.dialog.len())),
-        print::or_dash(size.map(|size| format!("{} KiB", size / 1024))),
-    ])
+    anstream::println!(
+        "\n{BOLD}WatchCalls{BOLD:#}: each call put together, once all of it was there\n\n{}\n\
+         {GOOD}every push has come back{GOOD:#}\n",
+        show::table(calls)
+    );
 }
 
 /// What to try while the demo stays up.
@@ -86,7 +66,7 @@ pub fn what_next(addresses: &Addresses) {
     anstream::println!(
         "{BOLD}Try next{BOLD:#}, in another terminal:\n\n\
          \x20 yeta-gateway tail --address http://{grpc} --from-start\n\
-         \x20 grpcurl -plaintext {grpc} yeta.v1.ConfigService/QueryConfig\n\
+         \x20 yeta-gateway call list --address http://{grpc}   {DIM}# then: call get ID{DIM:#}\n\
          \x20 curl -s http://{sandbox}/sandbox   {DIM}# faults to try: latency, cut connections, quirks{DIM:#}\n\n\
          {DIM}curl -s http://{admin}/metrics shows what was counted. Ctrl-C ends the demo.{DIM:#}"
     );

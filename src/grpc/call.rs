@@ -1,0 +1,253 @@
+//! `yeta.v1.CallService`.
+
+mod watch;
+
+use std::collections::{BTreeSet, HashSet};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, codec::CompressionEncoding};
+
+use self::watch::Watch;
+use super::auth::{Caller, Clients};
+use super::push::page_size;
+use super::start::system_time;
+use super::validate::{self, Validate, Violations};
+use super::{deadline, status};
+use crate::calls::{CallQuery, Calls};
+use crate::config::Permission;
+use crate::proto::call_service_server::{CallService, CallServiceServer};
+use crate::proto::{
+    Call, CallOutcome, CallState, GetCallRequest, GetCallResponse, ListCallsRequest,
+    ListCallsResponse, PushFilter, PushKind, RowAttempt, WatchCallsRequest, WatchCallsResponse,
+};
+use crate::relay::metrics::RelayMetrics;
+use crate::relay::{self, Reader, Start};
+use crate::store::{Filter, PushLog};
+
+/// The service's implementation.
+pub struct CallFront {
+    calls: Arc<Calls>,
+    log: Arc<dyn PushLog>,
+    clients: Arc<Clients>,
+    drain: CancellationToken,
+    metrics: RelayMetrics,
+}
+
+/// The service, ready to be served. Its streams end when `drain` is cancelled.
+pub fn call_service(
+    calls: Arc<Calls>,
+    log: Arc<dyn PushLog>,
+    clients: Arc<Clients>,
+    drain: CancellationToken,
+    metrics: RelayMetrics,
+) -> CallServiceServer<CallFront> {
+    CallServiceServer::new(CallFront {
+        calls,
+        log,
+        clients,
+        drain,
+        metrics,
+    })
+    .accept_compressed(CompressionEncoding::Gzip)
+    .accept_compressed(CompressionEncoding::Zstd)
+    .send_compressed(CompressionEncoding::Gzip)
+    .send_compressed(CompressionEncoding::Zstd)
+}
+
+/// So many rows are watched at most by one stream.
+const MAX_ROWS: usize = 10_000;
+
+type Watched = Pin<Box<dyn Stream<Item = Result<WatchCallsResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl CallService for CallFront {
+    type WatchCallsStream = Watched;
+
+    async fn get_call(
+        &self,
+        request: Request<GetCallRequest>,
+    ) -> Result<Response<GetCallResponse>, Status> {
+        let (_, accounts) = self.admit(&request)?;
+        let call_uuid = request.into_inner().call_uuid;
+        let call = self.calls.get(accounts.as_ref(), &call_uuid).await?;
+        let call = call.ok_or_else(|| status::call_not_found(&call_uuid))?;
+        let row = if call.task_data_id.is_empty() {
+            Vec::new()
+        } else {
+            self.calls.row(&call.account, &call.task_data_id).await?
+        };
+        Ok(Response::new(GetCallResponse {
+            call: Some(call),
+            row_attempts: row.into_iter().map(attempt).collect(),
+        }))
+    }
+
+    async fn list_calls(
+        &self,
+        request: Request<ListCallsRequest>,
+    ) -> Result<Response<ListCallsResponse>, Status> {
+        let (_, accounts) = self.admit(&request)?;
+        let page = self
+            .calls
+            .list(query(request.into_inner(), accounts))
+            .await?;
+        Ok(Response::new(ListCallsResponse {
+            calls: page.calls,
+            next_page_token: page.next.unwrap_or_default(),
+        }))
+    }
+
+    async fn watch_calls(
+        &self,
+        request: Request<WatchCallsRequest>,
+    ) -> Result<Response<Watched>, Status> {
+        let (caller, accounts) = self.admit(&request)?;
+        let deadline = deadline::of(request.metadata());
+        let request = request.into_inner();
+        let has_cursor = !request.push_cursor.is_empty();
+        let position = if has_cursor {
+            let start = Start::Cursor(request.push_cursor);
+            let position = relay::resolve(&self.log, &start).await;
+            position.map_err(|error| status::of_relay(&error, |at| self.log.cursor(at)))?
+        } else {
+            // Found before the calls are looked at: what is not among them yet comes behind it.
+            let applied = self.calls.applied().await?.unwrap_or_default();
+            applied.clamp(self.log.earliest(), *self.log.end().borrow())
+        };
+        let rows: HashSet<String> = request.task_data_ids.into_iter().collect();
+        tracing::info!(
+            client = caller.name(),
+            rows = rows.len(),
+            "calls are watched"
+        );
+        let reader = Reader::new(
+            self.log.clone(),
+            position,
+            filter(&rows, accounts.clone()),
+            self.drain.clone(),
+            self.metrics.clone(),
+        );
+        let watch = Watch::new(reader, self.log.clone(), rows, deadline);
+        let watch = if has_cursor {
+            watch
+        } else {
+            watch.with_past(self.calls.clone(), accounts)
+        };
+        Ok(Response::new(watch.into_stream()))
+    }
+}
+
+impl CallFront {
+    /// Lets a caller in whose request is valid, with the accounts that it is held to; `None`: all.
+    fn admit<R: Validate>(
+        &self,
+        request: &Request<R>,
+    ) -> Result<(Caller, Option<BTreeSet<String>>), Status> {
+        let metadata = request.metadata();
+        let caller = self.clients.authorize(metadata, Permission::Calls)?;
+        let accounts = self.visible(&caller, metadata)?;
+        validate::check(request.get_ref())?;
+        Ok((caller, accounts))
+    }
+
+    fn visible(
+        &self,
+        caller: &Caller,
+        metadata: &MetadataMap,
+    ) -> Result<Option<BTreeSet<String>>, Status> {
+        if let Some(account) = self.clients.named_account(caller, metadata)? {
+            return Ok(Some(BTreeSet::from([account.to_owned()])));
+        }
+        Ok(caller.accounts().map(BTreeSet::from_iter))
+    }
+}
+
+/// Which events bring the calls of these rows.
+fn filter(rows: &HashSet<String>, accounts: Option<BTreeSet<String>>) -> Filter {
+    let wanted = PushFilter {
+        kinds: vec![PushKind::Call.into()],
+        task_data_ids: rows.iter().cloned().collect(),
+        ..PushFilter::default()
+    };
+    Filter::new(wanted, accounts.map(Vec::from_iter))
+}
+
+fn query(request: ListCallsRequest, accounts: Option<BTreeSet<String>>) -> CallQuery {
+    CallQuery {
+        accounts,
+        since: request.since.map(system_time),
+        until: request.until.map(system_time),
+        outcomes: request.outcomes().collect(),
+        states: request.states().collect(),
+        size: page_size(request.page_size),
+        task_ids: request.task_ids,
+        task_data_ids: request.task_data_ids,
+        row_keys: request.row_keys,
+        call_relation_ids: request.call_relation_ids,
+        callees: request.callees,
+        answered: request.answered,
+        page_token: request.page_token,
+    }
+}
+
+fn attempt(call: Call) -> RowAttempt {
+    RowAttempt {
+        attempt: call.attempt,
+        state: call.state,
+        answered: call.answered,
+        outcome: call.outcome,
+        time_dial: call.call_record.and_then(|record| record.time_dial),
+        call_uuid: call.call_uuid,
+    }
+}
+
+impl Validate for GetCallRequest {
+    fn validate(&self, violations: &mut Violations) {
+        if self.call_uuid.is_empty() {
+            violations.add("call_uuid", "is required");
+        }
+    }
+}
+
+impl Validate for ListCallsRequest {
+    fn validate(&self, violations: &mut Violations) {
+        violations.page_size(self.page_size);
+        for (index, &outcome) in self.outcomes.iter().enumerate() {
+            if CallOutcome::try_from(outcome).is_err() {
+                let fault = format!("{outcome} is no CallOutcome");
+                violations.add(format!("outcomes[{index}]"), fault);
+            }
+        }
+        for (index, &state) in self.states.iter().enumerate() {
+            if matches!(
+                CallState::try_from(state),
+                Ok(CallState::Unspecified) | Err(_)
+            ) {
+                let fault = format!("{state} names no CallState");
+                violations.add(format!("states[{index}]"), fault);
+            }
+        }
+    }
+}
+
+impl Validate for WatchCallsRequest {
+    fn validate(&self, violations: &mut Violations) {
+        match self.task_data_ids.len() {
+            0 => violations.add("task_data_ids", "is required"),
+            1..=MAX_ROWS => {}
+            many => violations.add(
+                "task_data_ids",
+                format!("has {many} ids, more than {MAX_ROWS}"),
+            ),
+        }
+        for (index, id) in self.task_data_ids.iter().enumerate() {
+            if id.is_empty() {
+                violations.add(format!("task_data_ids[{index}]"), "is empty");
+            }
+        }
+    }
+}
