@@ -53,7 +53,7 @@ impl Default for AssemblerOptions {
 
 /// Puts calls together, from the log and for the log.
 pub struct Assembler {
-    projection: Arc<Projection>,
+    calls: Arc<Calls>,
     log: Arc<dyn PushLog>,
     subscriptions: Arc<dyn Subscriptions>,
     notes: Arc<dyn Notes>,
@@ -90,7 +90,7 @@ enum End {
 impl Assembler {
     /// An assembler that keeps what it knows in `calls`.
     pub fn new(
-        calls: &Calls,
+        calls: Arc<Calls>,
         log: Arc<dyn PushLog>,
         subscriptions: Arc<dyn Subscriptions>,
         notes: Arc<dyn Notes>,
@@ -98,7 +98,7 @@ impl Assembler {
         metrics: CallsMetrics,
     ) -> Self {
         Self {
-            projection: calls.projection.clone(),
+            calls,
             log,
             subscriptions,
             notes,
@@ -124,7 +124,7 @@ impl Assembler {
 
     /// Takes the subscription up where it is, and goes on until something fails.
     async fn session(&self, has_failed: &mut bool) -> Result<(), End> {
-        let right = self.projection.write_right().await;
+        let right = self.projection().write_right().await;
         // Behind whatever an earlier session may still have under way.
         self.log.append(Vec::new()).await?;
         let history = *self.log.end().borrow();
@@ -147,7 +147,7 @@ impl Assembler {
                 _ = look.tick() => None,
             };
             let deliveries = drain(member.as_mut(), handed)?;
-            session.round(member.as_ref(), &deliveries).await?;
+            session.round(member.place(), &deliveries).await?;
             if std::mem::take(has_failed) {
                 tracing::info!("calls are assembled again");
             }
@@ -158,7 +158,7 @@ impl Assembler {
     async fn take_up(&self, right: &WriteRight) -> Result<(), End> {
         let (log, earliest) = (self.log.id(), self.log.earliest());
         let (found, applied) = tokio::sync::oneshot::channel();
-        self.projection
+        self.projection()
             .write(right, move |disk| {
                 // Whoever waits for it may have gone.
                 let _: Result<(), _> = found.send(disk.adopt(log)?);
@@ -179,6 +179,10 @@ impl Assembler {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn projection(&self) -> &Arc<Projection> {
+        &self.calls.projection
     }
 
     /// Until when everything has come that was received, while nothing comes.
@@ -243,10 +247,9 @@ struct Session<'a> {
 type Work = BTreeMap<CallKey, Vec<Arc<Entry>>>;
 
 impl Session<'_> {
-    /// Applies deliveries and the passing of time, then acknowledges.
-    async fn round(&mut self, member: &dyn Member, deliveries: &[Delivery]) -> Result<(), End> {
-        // What is handed out and not acknowledged yet lies behind the place.
-        let place = member.place();
+    /// Applies deliveries and the passing of time, then acknowledges. `place`: the subscription's;
+    /// nothing up to there is handed out and not acknowledged.
+    async fn round(&mut self, place: Position, deliveries: &[Delivery]) -> Result<(), End> {
         let catches_up = !self.emits && place >= self.history;
         self.emits |= catches_up;
         let last = deliveries.iter().map(|delivery| &delivery.entry);
@@ -309,7 +312,7 @@ impl Session<'_> {
     ) -> Result<Work, End> {
         let read = self
             .assembler
-            .projection
+            .projection()
             .read(move |disk| find(&disk.view()));
         Ok(read
             .await?
@@ -330,7 +333,7 @@ impl Session<'_> {
             return Ok(());
         }
         let assembler = self.assembler;
-        let take_up = assembler.projection.read(move |disk| {
+        let take_up = assembler.projection().read(move |disk| {
             let view = disk.view();
             work.into_iter()
                 .map(|(key, entries)| {
@@ -351,7 +354,7 @@ impl Session<'_> {
         if let Some(due_ms) = drafts.iter().filter_map(Draft::due_ms).min() {
             self.closed_until_ms = self.closed_until_ms.min(due_ms);
         }
-        let commit = assembler.projection.write(&self.right, move |disk| {
+        let commit = assembler.projection().write(&self.right, move |disk| {
             let changes = drafts.into_iter().filter_map(Draft::into_change).collect();
             disk.commit(changes, applied)
         });
@@ -362,20 +365,15 @@ impl Session<'_> {
     async fn settle(&self, drafts: &mut [Draft], deadlines: Deadlines) -> Result<(), End> {
         let mut turbo: HashMap<String, bool> = HashMap::new();
         for draft in drafts {
-            let note = draft
-                .task()
-                .map(|(account, task_id)| turbo_note(account, task_id));
-            let is_turbo = match note {
-                None => false,
-                Some(note) => match turbo.get(&note) {
-                    Some(is_turbo) => *is_turbo,
-                    None => {
-                        let is_turbo = self.assembler.notes.get(&note).await?.is_some();
-                        turbo.insert(note, is_turbo);
-                        is_turbo
-                    }
-                },
-            };
+            let mut is_turbo = false;
+            if let Some((account, task_id)) = draft.task() {
+                let note = turbo_note(account, task_id);
+                is_turbo = match turbo.get(&note) {
+                    Some(known) => *known,
+                    None => self.assembler.notes.get(&note).await?.is_some(),
+                };
+                turbo.insert(note, is_turbo);
+            }
             draft.settle(is_turbo, deadlines);
         }
         Ok(())
@@ -428,7 +426,7 @@ impl Session<'_> {
         let from = self.swept.next.clone();
         let find = self
             .assembler
-            .projection
+            .projection()
             .read(move |disk| disk.view().old(from, earliest, SLICE));
         let Old {
             calls,
@@ -438,7 +436,7 @@ impl Session<'_> {
         if !calls.is_empty() {
             let remove = self
                 .assembler
-                .projection
+                .projection()
                 .write(&self.right, move |disk| disk.remove(&calls));
             remove.await?;
         }

@@ -35,7 +35,7 @@ fn task_id(into: &mut String, from: &str) {
 
 /// A value that was read from another one: with a new source, what was read from the old one goes.
 fn read_from<T: PartialEq>(into: &mut i32, from: i32, is_there: &T, comes: &T, none: &T) {
-    if comes != none && (from != 0 || comes != is_there) {
+    if from != 0 || (comes != none && comes != is_there) {
         *into = from;
     }
 }

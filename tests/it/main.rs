@@ -4,6 +4,7 @@
 // either is the failure being reported.
 #![allow(clippy::unwrap_used)]
 
+mod assembly;
 mod bridge;
 mod calls;
 mod codes;
