@@ -159,7 +159,7 @@ pub async fn run(
         watch,
     );
     let assembling = Assembling::start(Assembler::new(
-        &calls,
+        calls.clone(),
         log.clone(),
         subscriptions.clone(),
         log.clone(),

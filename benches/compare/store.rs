@@ -59,7 +59,7 @@ impl Store {
 pub struct Assembling {
     stop: CancellationToken,
     task: JoinHandle<()>,
-    calls: Calls,
+    calls: Arc<Calls>,
     subscriptions: Arc<EmbeddedSubscriptions>,
 }
 
@@ -69,9 +69,9 @@ impl Assembling {
         let _on = on.enter();
         let subscriptions = EmbeddedSubscriptions::open(store.log.clone(), 1).await?;
         let subscriptions = Arc::new(subscriptions);
-        let calls = Calls::open(&store.folder.path().join("calls"))?;
+        let calls = Arc::new(Calls::open(&store.folder.path().join("calls"))?);
         let assembler = Assembler::new(
-            &calls,
+            calls.clone(),
             store.log.clone(),
             subscriptions.clone(),
             store.log.clone(),

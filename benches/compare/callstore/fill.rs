@@ -71,14 +71,14 @@ fn numbered<'a>(call: &'a mut Call, number: u64, task_id: &str) -> &'a Call {
     let task_data_id = (346_252_615_123_000_000 + number).to_string();
     let record = call.call_record.get_or_insert_default();
     record.call_uuid.clone_from(&call_uuid);
-    record.task_id = task_id.to_owned();
+    task_id.clone_into(&mut record.task_id);
     record.task_data_id.clone_from(&task_data_id);
     let voice = call.voice.get_or_insert_default();
     voice.call_uuid.clone_from(&call_uuid);
     voice.task_data_id.clone_from(&task_data_id);
     let dialog = call.dialog.get_or_insert_default();
     dialog.call_uuid.clone_from(&call_uuid);
-    dialog.task_id = task_id.to_owned();
+    task_id.clone_into(&mut dialog.task_id);
     dialog.task_data_id.clone_from(&task_data_id);
     for (push, which) in call.pushes.iter_mut().zip(0..) {
         // A call every half second.
@@ -91,7 +91,7 @@ fn numbered<'a>(call: &'a mut Call, number: u64, task_id: &str) -> &'a Call {
         push.event_id = EventId::of_raw("default", "bench", content.as_bytes()).to_string();
     }
     call.call_uuid = call_uuid;
-    call.task_id = task_id.to_owned();
+    task_id.clone_into(&mut call.task_id);
     call.task_data_id = task_data_id;
     call
 }
