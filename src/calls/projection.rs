@@ -4,25 +4,25 @@
 //! |---|---|---|
 //! | `calls` | `call_uuid`, account | the `Call`, encoded as it is answered |
 //! | `summaries` | the same | [`Summary`] |
-//! | `parts` | the same | [`Parts`] |
-//! | `index` | list, value, order; see [`Index`] | the call's key |
+//! | `parts` | the same | [`Parts`](super::stored::Parts) |
+//! | `index` | list, value, order; see [`Index`](super::stored::Index) | the call's key |
 //! | `meta` | `format`, `log`, `applied` | how it is written; of which log; how far it has come |
 //!
 //! A commit is one atomic batch, which survives kill −9. It is not synced: what a loss of power
 //! takes is read from the log again.
 
+mod view;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use fjall::{
-    AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot,
-};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
 use prost::Message;
 use tokio::sync::OwnedMutexGuard;
 
-use super::stored::{CallKey, Index, Parts, Summary};
+pub(super) use self::view::{Old, View};
+use super::stored::{CallKey, Summary};
 use super::{CallsError, OpenError};
 use crate::push::{Position, StoreId};
 
@@ -72,7 +72,7 @@ pub(super) struct Change {
     /// As it is on disk.
     pub before: Option<Summary>,
     pub after: Summary,
-    /// The call, if it has changed.
+    /// The call, if it was put together again; if not, it stands in the same lists as before.
     pub call: Option<Vec<u8>>,
     /// Its parts, if they have changed.
     pub parts: Option<Vec<u8>>,
@@ -175,7 +175,12 @@ impl Disk {
         let error = match Self::try_open(path) {
             Ok(disk) => return Ok(disk),
             Err(fjall::Error::Locked) => return Err(OpenError::InUse { path: path.into() }),
-            Err(fjall::Error::Io(error)) => return Err(io(error)),
+            // What could not be read now may be read later.
+            Err(fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)))
+                if !is_damage(&error) =>
+            {
+                return Err(io(error));
+            }
             Err(error) => error,
         };
         tracing::warn!(
@@ -256,10 +261,7 @@ impl Disk {
 
     /// Everything as it is at one moment.
     pub fn view(&self) -> View<'_> {
-        View {
-            disk: self,
-            snapshot: self.db.snapshot(),
-        }
+        View::new(self, self.db.snapshot())
     }
 
     /// Clears what is of another log; tells how far what is left has come.
@@ -286,17 +288,17 @@ impl Disk {
         let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
         for change in changes {
             let key = change.key.as_bytes();
-            let old = change.before.map(|before| before.index_keys());
-            let (old, new) = (old.unwrap_or_default(), change.after.index_keys());
-            for gone in old.difference(&new) {
-                batch.remove(&self.index, gone.as_slice());
-            }
-            for come in new.difference(&old) {
-                batch.insert(&self.index, come.as_slice(), key);
-            }
             batch.insert(&self.summaries, key, change.after.encode_to_vec());
             if let Some(call) = change.call {
                 batch.insert(&self.calls, key, call);
+                let old = change.before.map(|before| before.index_keys());
+                let (old, new) = (old.unwrap_or_default(), change.after.index_keys());
+                for gone in old.difference(&new) {
+                    batch.remove(&self.index, gone.as_slice());
+                }
+                for come in new.difference(&old) {
+                    batch.insert(&self.index, come.as_slice(), key);
+                }
             }
             if let Some(parts) = change.parts {
                 batch.insert(&self.parts, key, parts);
@@ -323,110 +325,10 @@ impl Disk {
     }
 }
 
-/// Calls of which the log holds nothing any more.
-#[derive(Default)]
-pub(super) struct Old {
-    pub calls: Vec<(CallKey, Summary)>,
-    /// Where the first call stands that was looked at and is not old.
-    pub first_kept: Option<Vec<u8>>,
-    /// Where to look further, if there is more to be looked at.
-    pub next: Option<Vec<u8>>,
-}
-
-/// The database at one moment.
-pub(super) struct View<'a> {
-    disk: &'a Disk,
-    snapshot: Snapshot,
-}
-
-impl View<'_> {
-    pub fn summary(&self, key: &CallKey) -> fjall::Result<Option<Summary>> {
-        let value = self.snapshot.get(&self.disk.summaries, key.as_bytes())?;
-        Ok(value.and_then(|value| Summary::decode(value.as_ref()).ok()))
-    }
-
-    pub fn parts(&self, key: &CallKey) -> fjall::Result<Parts> {
-        let value = self.snapshot.get(&self.disk.parts, key.as_bytes())?;
-        let parts = value.and_then(|value| Parts::decode(Bytes::from_owner(value)).ok());
-        Ok(parts.unwrap_or_default())
-    }
-
-    /// The call's bytes.
-    pub fn call(&self, key: &CallKey) -> fjall::Result<Option<fjall::Slice>> {
-        self.snapshot.get(&self.disk.calls, key.as_bytes())
-    }
-
-    /// The keys of every call of a `call_uuid`: one for each account that has it.
-    pub fn keys(&self, call_uuid: &str) -> impl Iterator<Item = fjall::Result<CallKey>> + use<> {
-        let prefix = CallKey::prefix(call_uuid);
-        let found = self.snapshot.prefix(&self.disk.calls, prefix);
-        found.map(|item| Ok(CallKey::from_bytes(&item.key()?)))
-    }
-
-    /// The calls of a list with their keys there, within bounds, in order.
-    pub fn list(
-        &self,
-        from: Vec<u8>,
-        to: Vec<u8>,
-    ) -> impl DoubleEndedIterator<Item = fjall::Result<(Vec<u8>, CallKey)>> + use<> {
-        self.snapshot.range(&self.disk.index, from..to).map(|item| {
-            let (key, call) = item.into_inner()?;
-            Ok((key.to_vec(), CallKey::from_bytes(&call)))
-        })
-    }
-
-    /// Calls that wait for something until a time within these bounds, `limit` at most.
-    pub fn due(&self, from_ms: u64, before_ms: u64, limit: usize) -> fjall::Result<Vec<CallKey>> {
-        let bounds = (Index::Due(from_ms).prefix(), Index::Due(before_ms).prefix());
-        self.first_of(bounds, limit)
-    }
-
-    /// Calls whose last content is not in the log yet, `limit` at most.
-    pub fn pending(&self, limit: usize) -> fjall::Result<Vec<CallKey>> {
-        self.first_of(super::list::whole(Index::Pending), limit)
-    }
-
-    /// Of the calls from a key of the list of all on, `limit` at most: those of which a log that
-    /// begins after `earliest` holds nothing.
-    pub fn old(&self, from: Vec<u8>, earliest: Position, limit: usize) -> fjall::Result<Old> {
-        let mut old = Old::default();
-        let mut looked_at = 0;
-        for item in self.list(from, super::list::whole(Index::All).1) {
-            let (index_key, key) = item?;
-            let Some(summary) = self.summary(&key)? else {
-                continue;
-            };
-            let is_kept = summary.last_position > earliest.0;
-            if is_kept && old.first_kept.is_none() {
-                old.first_kept = Some(index_key.clone());
-            }
-            if summary.first_position > earliest.0 {
-                // So are all that follow.
-                break;
-            }
-            if looked_at == limit {
-                old.next = Some(index_key);
-                break;
-            }
-            looked_at += 1;
-            if !is_kept {
-                old.calls.push((key, summary));
-            }
-        }
-        Ok(old)
-    }
-
-    fn first_of(
-        &self,
-        (from, to): (Vec<u8>, Vec<u8>),
-        limit: usize,
-    ) -> fjall::Result<Vec<CallKey>> {
-        if from >= to {
-            return Ok(Vec::new());
-        }
-        let found = self.list(from, to).take(limit);
-        found.map(|item| item.map(|(_, call)| call)).collect()
-    }
+/// Whether a file is missing or is not what it was, rather than out of reach.
+fn is_damage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
 }
 
 fn unavailable(error: impl std::error::Error) -> CallsError {

@@ -241,3 +241,34 @@ pub(super) struct Part {
     #[prost(bool, tag = "4")]
     pub is_call: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_key_holds_its_account_whatever_the_call_uuid(call_uuid in ".{0,200}", account in "[a-z]{0,9}") {
+            let key = CallKey::new(&account, &call_uuid);
+            prop_assert_eq!(key.account(), account.as_bytes());
+            prop_assert!(key.as_bytes().starts_with(&CallKey::prefix(&call_uuid)));
+        }
+
+        #[test]
+        fn keys_stand_in_the_order_of_their_calls_and_apart_by_list(
+            a: (u64, u64), b: (u64, u64), one in ".{0,9}", other in ".{0,9}",
+        ) {
+            let order = |(first_ms, position)| Order { first_ms, position };
+            let (a, b) = (order(a), order(b));
+            let keys = (Index::Task(&one).key(a), Index::Task(&one).key(b));
+            prop_assert_eq!(keys.0.cmp(&keys.1), a.cmp(&b));
+            prop_assert_eq!(Order::from_end(&keys.0), Some(a));
+            if one != other {
+                prop_assert!(!Index::Task(&other).key(a).starts_with(&Index::Task(&one).prefix()));
+            }
+            prop_assert!(!Index::RowKey(&one).key(a).starts_with(&Index::Task(&one).prefix()));
+        }
+    }
+}

@@ -517,6 +517,69 @@ mod tests {
     }
 
     #[test]
+    fn every_case_of_a_subscription_has_its_status_and_reason() {
+        let status = |error: SubscriptionError| {
+            of_relay(&error.into(), |position| Cursor {
+                store: StoreId([7; 8]),
+                position,
+            })
+        };
+        let name = || "results".to_owned();
+        for (error, grpc, reason, retry) in [
+            (
+                SubscriptionError::NotFound(name()),
+                Grpc::NotFound,
+                "SUBSCRIPTION_NOT_FOUND",
+                false,
+            ),
+            (
+                SubscriptionError::AlreadyExists(name()),
+                Grpc::AlreadyExists,
+                "SUBSCRIPTION_EXISTS",
+                false,
+            ),
+            (
+                SubscriptionError::TooMany(9),
+                Grpc::ResourceExhausted,
+                "TOO_MANY_SUBSCRIPTIONS",
+                false,
+            ),
+            (
+                SubscriptionError::Unavailable(String::new()),
+                Grpc::Unavailable,
+                "STORE_UNAVAILABLE",
+                true,
+            ),
+            (
+                SubscriptionError::Closed,
+                Grpc::Unavailable,
+                "DRAINING",
+                true,
+            ),
+            (
+                SubscriptionError::Log(ReadError::Damaged { lost: 3..5 }),
+                Grpc::DataLoss,
+                "LOG_DAMAGED",
+                false,
+            ),
+        ] {
+            check(status(error), grpc, reason, retry);
+        }
+        let forbidden = RelayError::Forbidden {
+            account: "second".into(),
+        };
+        let forbidden = of_relay(&forbidden, |_| unreachable!("no place is told"));
+        check(
+            forbidden,
+            Grpc::PermissionDenied,
+            "ACCOUNT_FORBIDDEN",
+            false,
+        );
+        let reserved = name_reserved("yeta-gateway.calls");
+        check(reserved, Grpc::PermissionDenied, "NAME_RESERVED", false);
+    }
+
+    #[test]
     fn violations_of_fifty_rows_fit_and_more_are_counted() {
         let told = |count: usize| {
             let mut violations = Violations::default();

@@ -62,7 +62,7 @@ pub async fn backlog(
 }
 
 /// When the first entry after a position was received.
-pub async fn received_after(
+async fn received_after(
     log: &Arc<dyn PushLog>,
     after: Position,
 ) -> Result<Option<SystemTime>, ReadError> {
@@ -73,6 +73,29 @@ pub async fn received_after(
     let mut position = after.max(log.earliest());
     let batch = read_on(log, &mut position, ONE).await?;
     Ok(batch.entries.first().map(|entry| entry.received_at()))
+}
+
+/// When the first of the next `look_at` entries after a position was received that matches; the
+/// position moves past those that don't.
+pub async fn first_match(
+    log: &Arc<dyn PushLog>,
+    position: &mut Position,
+    filter: &PushFilter,
+    look_at: usize,
+) -> Result<Option<SystemTime>, ReadError> {
+    *position = log.earliest().max(*position);
+    let limit = ReadLimit {
+        entries: look_at,
+        ..BATCH
+    };
+    let filter = Filter::new(filter.clone(), None);
+    for entry in read_on(log, position, limit).await?.entries {
+        if filter.matches(&entry) {
+            return Ok(Some(entry.received_at()));
+        }
+        *position = entry.cursor.position;
+    }
+    Ok(None)
 }
 
 /// Reads on after a position, which moves past what can't be read any more.

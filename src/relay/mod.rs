@@ -12,7 +12,8 @@ mod reader;
 mod subscriber;
 pub mod watch;
 
-pub use self::backlog::{Backlog, backlog, received_after};
+use self::backlog::first_match;
+pub use self::backlog::{Backlog, backlog};
 pub use self::page::{Page, PageQuery, dead_letters, list};
 pub use self::reader::Reader;
 pub use self::subscriber::Subscriber;

@@ -1,4 +1,5 @@
 //! Watches durable subscriptions: tells how they are doing, and who is stuck or about to lose.
+//! What is lost already is told by the engine, which knows what it was.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::first_match;
 use super::metrics::{SubscriptionGauges, SubscriptionMetrics};
-use super::received_after;
 use crate::push::Position;
 use crate::store::PushLog;
 use crate::store::subscriptions::{Info, SubscriptionError, Subscriptions};
@@ -17,6 +18,8 @@ use crate::store::subscriptions::{Info, SubscriptionError, Subscriptions};
 const EVERY: Duration = Duration::from_secs(10);
 /// What goes on is told again this often.
 const REMIND_AFTER: Duration = Duration::from_secs(600);
+/// Of what lies before a subscription, so much is looked at each time, until something matches.
+const LOOK_AT: usize = 256;
 /// So many subscriptions are looked at in one go.
 const PAGE: usize = 256;
 /// Retention is about to overtake a subscription whose backlog makes up so much of what it keeps.
@@ -62,15 +65,6 @@ pub enum Finding {
         /// How many entries of the log lie before it.
         backlog: u64,
     },
-    /// Events were removed before they were dealt with.
-    Lost {
-        /// Which one.
-        subscription: String,
-        /// How many since this was last told.
-        events: u64,
-        /// How many since its creation.
-        total: u64,
-    },
 }
 
 impl Finding {
@@ -103,17 +97,6 @@ impl Finding {
                 backlog,
                 "retention is about to overtake a subscription: it will lose events"
             ),
-            Self::Lost {
-                subscription,
-                events,
-                total,
-            } => tracing::error!(
-                subscription,
-                events,
-                total,
-                "a subscription has lost events: retention or damage took them before they were \
-                 dealt with"
-            ),
         }
     }
 }
@@ -130,11 +113,20 @@ pub struct Watch {
 /// What is remembered of a subscription from one look to the next.
 #[derive(Default)]
 struct Seen {
-    /// When the entry after this position was received.
-    next: Option<(Position, SystemTime)>,
-    lost: u64,
+    ahead: Ahead,
     stuck: Episode,
     near_retention: Episode,
+}
+
+/// What is still to be handed out, as far as it has been looked at.
+#[derive(Default)]
+struct Ahead {
+    /// Behind this.
+    handed_out: Position,
+    /// Nothing up to here matches.
+    looked_to: Position,
+    /// When the first that matches was received.
+    first: Option<SystemTime>,
 }
 
 /// A state that is told when it begins, and again while it lasts.
@@ -204,7 +196,7 @@ impl Watch {
                 after.clone_from(&info.name);
                 let mut of_this = self.seen.remove(&info.name).unwrap_or_default();
                 let end = *self.log.end().borrow();
-                let oldest = self.oldest(&info, end, &mut of_this).await;
+                let oldest = self.oldest(&info, end, &mut of_this.ahead).await;
                 let oldest = oldest.map(|at| age(at, now));
                 findings.extend(self.judge(&info, end, oldest, &mut of_this, now));
                 gauges.push(SubscriptionGauges {
@@ -229,18 +221,22 @@ impl Watch {
         Ok(findings)
     }
 
-    /// When the oldest event was received that is not settled, be it out or still to come. Of what
-    /// is to come the next entry is looked at, whether or not the filter will leave it out.
-    async fn oldest(&self, info: &Info, end: Position, seen: &mut Seen) -> Option<SystemTime> {
-        if info.handed_out >= end {
-            seen.next = None;
-        } else if seen.next.is_none_or(|(after, _)| after != info.handed_out) {
-            // A log that can't be read is told of by those who need what is in it.
-            let received = received_after(&self.log, info.handed_out).await;
-            seen.next = received.ok().flatten().map(|at| (info.handed_out, at));
+    /// When the oldest event was received that is not settled, be it out or still to come.
+    async fn oldest(&self, info: &Info, end: Position, ahead: &mut Ahead) -> Option<SystemTime> {
+        if ahead.handed_out != info.handed_out {
+            *ahead = Ahead {
+                handed_out: info.handed_out,
+                looked_to: info.handed_out,
+                first: None,
+            };
         }
-        let next = seen.next.map(|(_, at)| at);
-        info.oldest_unacked.into_iter().chain(next).min()
+        if ahead.first.is_none() && ahead.looked_to < end {
+            let (position, filter) = (&mut ahead.looked_to, &info.spec.filter);
+            let first = first_match(&self.log, position, filter, LOOK_AT).await;
+            // A log that can't be read is told of by those who need what is in it.
+            ahead.first = first.ok().flatten();
+        }
+        info.oldest_unacked.into_iter().chain(ahead.first).min()
     }
 
     fn judge(
@@ -281,14 +277,6 @@ impl Watch {
         } else {
             seen.near_retention.end();
         }
-        if info.lost > seen.lost {
-            findings.push(Finding::Lost {
-                subscription: subscription(),
-                events: info.lost - seen.lost,
-                total: info.lost,
-            });
-        }
-        seen.lost = info.lost;
         findings
     }
 

@@ -183,7 +183,7 @@ impl Pusher {
             .iter()
             .map(|call| {
                 let padding = "x".repeat(1 << self.random.random_range(0..13));
-                format!(r#"{{"call_uuid":"{call}","padding":"{padding}"}}"#)
+                format!(r#"{{"call_uuid":"{call}","direction":2,"padding":"{padding}"}}"#)
             })
             .collect();
         let body = match records {

@@ -3,6 +3,7 @@
 mod manage;
 mod members;
 mod rights;
+mod shell;
 mod watch;
 
 use std::time::Duration;
@@ -175,8 +176,8 @@ async fn dead_letters(manager: &mut Manager) -> Vec<DeadLetter> {
     page.into_inner().dead_letters
 }
 
-fn seconds(seconds: u64) -> Option<prost_types::Duration> {
-    Some(Duration::from_secs(seconds).try_into().unwrap())
+fn seconds(seconds: u64) -> prost_types::Duration {
+    Duration::from_secs(seconds).try_into().unwrap()
 }
 
 /// The code and the reason of a refusal.

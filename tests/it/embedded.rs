@@ -31,7 +31,7 @@ async fn fill(path: &Path, contents: &[&str]) {
     log.close().await;
 }
 
-fn journal(path: &Path) -> PathBuf {
+pub fn journal(path: &Path) -> PathBuf {
     let files = fs::read_dir(path.join("log"))
         .unwrap()
         .map(|file| file.unwrap().path());
@@ -42,7 +42,7 @@ fn journal(path: &Path) -> PathBuf {
 }
 
 /// Where the last copy of a text stands in a file.
-fn find(file: &Path, text: &str) -> usize {
+pub fn find(file: &Path, text: &str) -> usize {
     let bytes = fs::read(file).unwrap();
     bytes
         .windows(text.len())
@@ -51,7 +51,7 @@ fn find(file: &Path, text: &str) -> usize {
 }
 
 /// Ends a file where the last copy of a text begins.
-fn cut_off(file: &Path, text: &str) {
+pub fn cut_off(file: &Path, text: &str) {
     let at = find(file, text) as u64;
     OpenOptions::new()
         .write(true)
@@ -61,7 +61,7 @@ fn cut_off(file: &Path, text: &str) {
         .unwrap();
 }
 
-fn overwrite(file: &Path, at: usize, with: &[u8]) {
+pub fn overwrite(file: &Path, at: usize, with: &[u8]) {
     let file = OpenOptions::new().write(true).open(file).unwrap();
     file.write_all_at(with, at as u64).unwrap();
 }
@@ -169,7 +169,7 @@ async fn a_damaged_middle_of_the_journal_is_reported() {
 }
 
 /// A mebibyte that tells its number and takes little room on disk.
-fn large(n: u64) -> Vec<u8> {
+pub fn large(n: u64) -> Vec<u8> {
     let mut bytes = vec![b'.'; 1 << 20];
     let head = format!("push number {n:>6}");
     bytes[..head.len()].copy_from_slice(head.as_bytes());
@@ -177,7 +177,7 @@ fn large(n: u64) -> Vec<u8> {
 }
 
 /// The database's table that holds a text, once there is one.
-fn table_with(path: &Path, text: &str) -> Option<PathBuf> {
+pub fn table_with(path: &Path, text: &str) -> Option<PathBuf> {
     let keyspaces = fs::read_dir(path.join("log").join("keyspaces")).unwrap();
     let tables =
         keyspaces.filter_map(|keyspace| fs::read_dir(keyspace.ok()?.path().join("tables")).ok());

@@ -23,5 +23,7 @@ mod sandbox;
 mod secrecy;
 mod shutdown;
 mod streams;
+mod subscription_crash;
+mod subscriptions;
 mod support;
 mod token;

@@ -12,18 +12,19 @@ use tokio::net::TcpStream;
 use yeta_gateway::proto::push_event::Payload;
 use yeta_gateway::proto::{
     CallDirection, CallRecordVariant, DialogHit, DialogNodeType, DialogRole, DialogTurn,
-    ListPushesRequest, PushEvent, PushKind, TaskResult,
+    ListPushesRequest, PushEvent, PushKind, SubscribePushesRequest, TaskResult,
 };
 use yeta_gateway::sandbox::quirks;
 
-use crate::support::{PUSH_SECRET, TestApp, earliest, next_event, record};
+use crate::support::{PUSH_SECRET, TestApp, earliest, next_event, pushed, record};
 
 impl TestApp {
-    /// Everything in the log, with raw bytes.
+    /// Everything in the log that was pushed, with raw bytes.
     async fn events(&self) -> Vec<PushEvent> {
         let request = ListPushesRequest {
             page_size: 1000,
             include_raw: true,
+            filter: Some(pushed()),
             ..ListPushesRequest::default()
         };
         let page = self.pushes().list_pushes(request).await.unwrap();
@@ -104,7 +105,10 @@ async fn every_quirk_is_answered_success_and_delivered_byte_for_byte_as_what_it_
     let app = TestApp::start().await;
     let mut stream = app
         .pushes()
-        .subscribe_pushes(earliest())
+        .subscribe_pushes(SubscribePushesRequest {
+            filter: Some(pushed()),
+            ..earliest()
+        })
         .await
         .unwrap()
         .into_inner();

@@ -10,8 +10,11 @@ use yeta_gateway::edge::reading::{Received, read};
 use yeta_gateway::proto::{PushFilter, PushKind};
 use yeta_gateway::push::{CursorError, Position};
 use yeta_gateway::relay::metrics::RelayMetrics;
-use yeta_gateway::relay::{PageQuery, Reader, RelayError, Source, Start, Step, list, resolve};
+use yeta_gateway::relay::{
+    PageQuery, Reader, RelayError, Source, Start, Step, Subscriber, list, resolve,
+};
 use yeta_gateway::store::embedded::{EmbeddedLog, Options};
+use yeta_gateway::store::subscriptions::{Handed, Member, SubscriptionError};
 use yeta_gateway::store::{Filter, PushLog, ReadError};
 
 use crate::support::within;
@@ -147,6 +150,51 @@ async fn a_reader_says_once_that_it_has_caught_up_and_again_after_it_fell_behind
     // More than one batch holds: for a while it is behind.
     log.push_records(3..1503).await;
     assert_eq!(calls_until_caught_up(&mut reader).await, numbers(3..1503));
+}
+
+/// A member that is handed what is put into it, and nothing after that.
+struct Fed(Vec<Handed>);
+
+#[async_trait::async_trait]
+impl Member for Fed {
+    async fn next(&mut self) -> Result<Handed, SubscriptionError> {
+        match self.0.pop() {
+            Some(handed) => Ok(handed),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn place(&self) -> Position {
+        Position(7)
+    }
+
+    fn is_caught_up(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_is_told_its_subscriptions_place_when_caught_up_and_every_ten_seconds() {
+    let log = TestLog::new().await;
+    let mut subscriber = Subscriber::new(
+        log.log.clone(),
+        Box::new(Fed(vec![Handed::CaughtUp])),
+        None,
+        log.drain.clone(),
+        RelayMetrics::default(),
+    );
+    let start = tokio::time::Instant::now();
+    for seconds in [0, 10, 20] {
+        let step = subscriber.next().await.unwrap();
+        let Step::Progress { cursor, caught_up } = step else {
+            panic!("{step:?}")
+        };
+        assert_eq!((cursor, caught_up), (log.log.cursor(Position(7)), true));
+        assert_eq!(start.elapsed().as_secs(), seconds);
+    }
+    log.drain.cancel();
+    let ended = subscriber.next().await;
+    assert!(matches!(ended, Err(RelayError::Draining)), "{ended:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -207,7 +207,7 @@ async fn a_reader_that_does_not_read_costs_little_delays_nobody_and_misses_nothi
     let mut other = subscribe(&mut app.pushes(), earliest()).await;
     let padding = "x".repeat(BYTES);
     for number in 0..PUSHES {
-        let body = format!(r#"{{"call_uuid":"{number}","padding":"{padding}"}}"#);
+        let body = format!(r#"{{"call_uuid":"{number}","direction":2,"padding":"{padding}"}}"#);
         app.push("receiveCallRecord", body).await;
     }
     for number in 0..PUSHES {

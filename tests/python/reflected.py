@@ -27,6 +27,7 @@ class Client:
         self.config = Service(self, "yeta.v1.ConfigService")
         self.outbound = Service(self, "yeta.v1.OutboundService")
         self.pushes = Service(self, "yeta.v1.PushService")
+        self.subscriptions = Service(self, "yeta.v1.SubscriptionService")
         self.health = Service(self, "grpc.health.v1.Health")
 
     def enum(self, name):

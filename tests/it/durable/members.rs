@@ -113,7 +113,7 @@ async fn what_became_of_each_ack_id_is_told_in_order() {
     let events = take(&mut stream, 2).await;
     let refused = NackPushesRequest {
         ack_ids: vec![events[0].ack_id.clone()],
-        delay: seconds(0),
+        delay: Some(seconds(0)),
         ..NackPushesRequest::default()
     };
     assert_eq!(nack(&mut client, refused).await, [AckStatus::Ok]);
@@ -146,7 +146,7 @@ async fn what_became_of_each_ack_id_is_told_in_order() {
     assert_eq!(faulty(client.ack_pushes(many).await), ["ack_ids"]);
     let too_long = NackPushesRequest {
         subscription: NAME.into(),
-        delay: seconds(12 * 3600 + 1),
+        delay: Some(seconds(12 * 3600 + 1)),
         ..NackPushesRequest::default()
     };
     assert_eq!(faulty(client.nack_pushes(too_long).await), ["delay"]);
@@ -194,7 +194,7 @@ async fn an_event_comes_again_when_its_deadline_passes_and_not_while_it_is_exten
     let request = ExtendAckDeadlineRequest {
         subscription: NAME.into(),
         ack_ids: vec![events[0].ack_id.clone(), "nonsense".into()],
-        ack_deadline: seconds(3600),
+        ack_deadline: Some(seconds(3600)),
     };
     let results = client.extend_ack_deadline(request).await.unwrap();
     let results = results.into_inner().results;
@@ -216,7 +216,7 @@ async fn a_member_holds_no_more_than_its_window_in_events_and_in_bytes() {
     let app = TestApp::start().await;
     let padding = "x".repeat(10_000);
     for number in 0..6 {
-        let body = format!(r#"{{"call_uuid":"{number}","padding":"{padding}"}}"#);
+        let body = format!(r#"{{"call_uuid":"{number}","direction":2,"padding":"{padding}"}}"#);
         app.push("receiveCallRecord", body).await;
     }
     for (events, bytes, held) in [
@@ -242,7 +242,7 @@ async fn a_member_holds_no_more_than_its_window_in_events_and_in_bytes() {
         let request = NackPushesRequest {
             subscription: name,
             ack_ids: vec![first.ack_id],
-            delay: seconds(0),
+            delay: Some(seconds(0)),
             ..NackPushesRequest::default()
         };
         drop(other);

@@ -11,7 +11,9 @@ use std::time::Duration;
 pub use self::app::TestApp;
 pub use self::http::{Answer, Http};
 pub use self::process::{Addresses, Process};
-pub use self::stream::{Pushes, earliest, from_cursor, next_event, next_message, pushes_client};
+pub use self::stream::{
+    Pushes, earliest, from_cursor, next_event, next_message, pushed, pushes_client,
+};
 
 /// Long enough for anything here on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,7 +43,8 @@ pub async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
         .unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }
 
-/// A call record's body with a `call_uuid` of its own.
+/// A call record's body with a `call_uuid` of its own. Of an outbound call the other record is
+/// awaited, so that the gateway adds no event of the call to those that are pushed.
 pub fn record(call_uuid: &str) -> String {
     serde_json::json!({ "call_uuid": call_uuid, "app_id": "app", "direction": 2, "duration_call": 7 })
         .to_string()

@@ -4,7 +4,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 use yeta_gateway::proto::push_service_client::PushServiceClient;
 use yeta_gateway::proto::subscribe_pushes_request::Start;
-use yeta_gateway::proto::{Position, PushEvent, SubscribePushesRequest, SubscribePushesResponse};
+use yeta_gateway::proto::{
+    Position, PushEvent, PushFilter, PushKind, SubscribePushesRequest, SubscribePushesResponse,
+};
 
 use super::within;
 
@@ -24,6 +26,20 @@ pub fn earliest() -> SubscribePushesRequest {
         start: Some(Start::Position(Position::Earliest.into())),
         include_raw: true,
         ..SubscribePushesRequest::default()
+    }
+}
+
+/// What the platform pushed, without the calls that the gateway puts together of it.
+pub fn pushed() -> PushFilter {
+    let kinds = [
+        PushKind::CallRecord,
+        PushKind::Voice,
+        PushKind::Dialog,
+        PushKind::Unrecognized,
+    ];
+    PushFilter {
+        kinds: kinds.map(Into::into).to_vec(),
+        ..PushFilter::default()
     }
 }
 

@@ -60,6 +60,14 @@ impl Keeper {
         }
     }
 
+    /// Whether anything may still be changed.
+    pub fn check_open(&self) -> Result<(), SubscriptionError> {
+        if self.lock().is_closed {
+            return Err(SubscriptionError::Closed);
+        }
+        Ok(())
+    }
+
     /// Sees to it that what the subscription has come to is written soon.
     pub fn note(&self, subscription: &Arc<Subscription>) {
         let mut pending = self.lock();

@@ -147,6 +147,7 @@ impl EmbeddedSubscriptions {
 impl Subscriptions for EmbeddedSubscriptions {
     async fn create(&self, name: &str, spec: Spec, after: Position) -> Result<()> {
         let _changing = self.changing.lock().await;
+        self.common.keeper.check_open()?;
         let count = self.named().len();
         if self.named().contains_key(name) {
             return Err(SubscriptionError::AlreadyExists(name.to_owned()));
@@ -192,6 +193,7 @@ impl Subscriptions for EmbeddedSubscriptions {
 
     async fn update(&self, name: &str, change: Change) -> Result<Info> {
         let _changing = self.changing.lock().await;
+        self.common.keeper.check_open()?;
         let subscription = self.find(name)?;
         let spec = change.apply(&subscription.spec());
         let config = subscription.config(&spec);
@@ -203,6 +205,7 @@ impl Subscriptions for EmbeddedSubscriptions {
 
     async fn delete(&self, name: &str) -> Result<()> {
         let _changing = self.changing.lock().await;
+        self.common.keeper.check_open()?;
         let subscription = self.find(name)?;
         let key = subscription.key();
         let write = saved::unset(saved::config_key(name));
@@ -317,13 +320,19 @@ impl Subscriptions for EmbeddedSubscriptions {
         let subscription = self.find(name)?;
         self.save(&subscription).await?;
         let key = subscription.key();
-        let dead = match ids {
-            Some(ids) => self.dead_among(key, ids).await?,
-            None => self.dead_numbers(key, 0, REDRIVE).await?,
-        };
-        let redriven = subscription.redrive(&dead);
-        self.save(&subscription).await?;
-        Ok(redriven)
+        let mut redriven = 0;
+        loop {
+            let dead = match ids {
+                Some(ids) => self.dead_among(key, ids).await?,
+                None => self.dead_numbers(key, 0, REDRIVE).await?,
+            };
+            let slice = subscription.redrive(&dead);
+            self.save(&subscription).await?;
+            redriven += slice;
+            if ids.is_some() || slice < REDRIVE as u64 {
+                return Ok(redriven);
+            }
+        }
     }
 
     async fn close(&self) {

@@ -156,8 +156,12 @@ impl State {
         first.map_or(self.read_to, |(number, _)| number - 1)
     }
 
-    pub fn read_to(&self) -> u64 {
-        self.read_to
+    /// Everything up to here has been handed out or left out; what was only read has not.
+    pub fn handed_out(&self) -> u64 {
+        let is_fresh = |open: &Open| open.tag.is_none() && !open.is_exception;
+        let mut ready = self.ready.iter();
+        let fresh = ready.find(|&number| self.open.get(number).is_some_and(is_fresh));
+        fresh.map_or(self.read_to, |number| number - 1)
     }
 
     pub fn epoch(&self) -> u64 {
@@ -251,8 +255,11 @@ impl State {
 
     /// Hands out a parked entry again.
     pub fn redrive(&mut self, number: u64) {
+        // A tag that no delivery has: those of before the parking do not count for this one.
+        self.next_tag = self.next_tag.wrapping_add(1);
         let open = Open {
             is_exception: true,
+            tag: Some(self.next_tag),
             ..Open::unknown()
         };
         self.open.insert(number, open);
@@ -385,3 +392,6 @@ impl Open {
 fn millis(duration: Duration) -> Millis {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }
+
+#[cfg(test)]
+mod tests;

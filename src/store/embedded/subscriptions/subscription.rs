@@ -124,7 +124,7 @@ impl Subscription {
             spec: inner.spec.clone(),
             created_at: time(self.created_at_ms),
             place: Position(inner.state.place()),
-            handed_out: Position(inner.state.read_to()),
+            handed_out: Position(inner.state.handed_out()),
             unacked,
             oldest_unacked: oldest.map(time),
             members: u32::try_from(inner.state.members()).unwrap_or(u32::MAX),
@@ -189,11 +189,13 @@ impl Subscription {
     pub fn ask(&self, member: MemberId) -> Result<Option<Handed>, SubscriptionError> {
         let mut inner = self.lock();
         inner.check()?;
-        inner.state.ask(member);
-        let mut handed = inner.collect(member);
+        let end = self.common.end();
+        let mut handed = inner.collect(member, end);
+        // Whoever has been handed something asks for more by coming back.
+        inner.state.ask(member, handed.is_none());
         if handed.is_none() {
             self.hand_out(&mut inner);
-            handed = inner.collect(member);
+            handed = inner.collect(member, end);
         }
         drop(inner);
         if handed.is_none() {
@@ -407,8 +409,9 @@ impl Inner {
         self.ended.clone().map_or(Ok(()), Err)
     }
 
-    fn collect(&mut self, member: MemberId) -> Option<Handed> {
-        self.inboxes.get_mut(&member)?.collect()
+    fn collect(&mut self, member: MemberId, end: u64) -> Option<Handed> {
+        let is_caught_up = self.state.is_caught_up(end);
+        self.inboxes.get_mut(&member)?.collect(is_caught_up)
     }
 
     fn remove_dead(&mut self, key: u64, dead: &[u64]) {

@@ -21,15 +21,15 @@ pub(super) struct Holding {
     pub bytes: usize,
     /// Whether it has asked for more.
     is_hungry: bool,
-    /// How many it has been given since it asked.
-    given: usize,
+    /// How many it may still be given before it asks again.
+    share: usize,
     /// When it was last given something, counted in deliveries.
     served: u64,
 }
 
 impl Holding {
     fn has_room(&self) -> bool {
-        self.is_hungry && self.given < HANDFUL && self.numbers.len() < self.window.events
+        self.is_hungry && self.share > 0 && self.numbers.len() < self.window.events
     }
 
     fn fits(&self, size: usize) -> bool {
@@ -64,7 +64,7 @@ impl State {
             numbers: BTreeSet::new(),
             bytes: 0,
             is_hungry: false,
-            given: 0,
+            share: 0,
             served: 0,
         };
         self.members.insert(member, holding);
@@ -84,10 +84,11 @@ impl State {
         }
     }
 
-    /// A member asks for more.
-    pub fn ask(&mut self, member: MemberId) {
+    /// A member asks for more, or does not for now.
+    pub fn ask(&mut self, member: MemberId, is_hungry: bool) {
         if let Some(holding) = self.members.get_mut(&member) {
-            holding.is_hungry = true;
+            holding.is_hungry = is_hungry;
+            holding.share = HANDFUL;
         }
     }
 
@@ -97,6 +98,7 @@ impl State {
         if spec.paused {
             return given;
         }
+        self.share_out();
         while let Some(&number) = self.ready.first()
             && let Some(entry) = self.open.get(&number).and_then(|open| open.entry.clone())
             && let Some(member) = self.roomiest(entry.size())
@@ -104,11 +106,31 @@ impl State {
             given.push(self.give(number, member, entry, now + millis(spec.ack_deadline)));
         }
         for given in &given {
-            if let Some(holding) = self.members.get_mut(&given.member) {
-                (holding.is_hungry, holding.given) = (false, 0);
-            }
+            self.ask(given.member, false);
         }
         given
+    }
+
+    /// Finds out how many each member may be given that asks: what makes it hold its part of all
+    /// that is out or ready, by its window. One that holds more already may have little, so that a
+    /// member that never asks delays nobody.
+    fn share_out(&mut self) {
+        let ready = self.ready.len();
+        let holdings = || self.members.values();
+        let out: usize = holdings().map(|holding| holding.numbers.len()).sum();
+        let windows: usize = holdings().map(|holding| holding.window.events).sum();
+        let least = ready.div_ceil(2 * self.members.len().max(1));
+        for holding in self
+            .members
+            .values_mut()
+            .filter(|holding| holding.is_hungry)
+        {
+            let part =
+                (out + ready) as u128 * holding.window.events as u128 / windows.max(1) as u128;
+            let part = usize::try_from(part).unwrap_or(usize::MAX);
+            let share = part.saturating_sub(holding.numbers.len());
+            holding.share = share.max(least).clamp(1, HANDFUL);
+        }
     }
 
     fn give(&mut self, number: u64, member: MemberId, entry: Arc<Entry>, until: Millis) -> Given {
@@ -125,7 +147,7 @@ impl State {
             open.entry = None;
         }
         if let Some(holding) = self.members.get_mut(&member) {
-            holding.given += 1;
+            holding.share = holding.share.saturating_sub(1);
             holding.served = self.served;
         }
         Given {

@@ -48,15 +48,21 @@ impl Inbox {
     }
 
     /// What there is for the member; `None`: nothing yet.
-    pub fn collect(&mut self) -> Option<Handed> {
+    pub fn collect(&mut self, is_caught_up: bool) -> Option<Handed> {
         if !self.deliveries.is_empty() {
             return Some(Handed::Deliveries(mem::take(&mut self.deliveries)));
         }
-        if self.caught_up == CaughtUp::ToBeTold {
-            self.caught_up = CaughtUp::Told;
-            return Some(Handed::CaughtUp);
+        if self.caught_up != CaughtUp::ToBeTold {
+            return None;
         }
-        None
+        // It may have been so when it was to be told, and be so no more.
+        if is_caught_up {
+            self.caught_up = CaughtUp::Told;
+            Some(Handed::CaughtUp)
+        } else {
+            self.caught_up = CaughtUp::NotYet;
+            None
+        }
     }
 
     /// Forgets what is in it: it counts no more.

@@ -1,0 +1,421 @@
+//! The state against a simple model of it, by random steps on a clock of their own.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use prost::Message as _;
+
+use super::super::ack_id::AckId;
+use super::*;
+use crate::push::{Cursor, EventId, Position, StoreId};
+use crate::store::subscriptions::{AckOutcome, Backoff, Nack, Spec, Window};
+
+const DEADLINE: Millis = 100;
+const MAX_ATTEMPTS: u32 = 3;
+const WINDOW: usize = 5;
+const MEMBERS: u64 = 3;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Append(u64),
+    Join(MemberId),
+    Leave(MemberId),
+    Ask(MemberId),
+    Ack(prop::sample::Index),
+    Nack(prop::sample::Index, Option<u64>),
+    Park(prop::sample::Index),
+    Extend(prop::sample::Index, u64),
+    Pass(Millis),
+    Restart,
+    Redrive,
+    Seek(prop::sample::Index),
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let member = || 0..MEMBERS;
+    let id = any::<prop::sample::Index>;
+    let op = prop_oneof![
+        3 => (1..20_u64).prop_map(Op::Append),
+        2 => member().prop_map(Op::Join),
+        1 => member().prop_map(Op::Leave),
+        8 => member().prop_map(Op::Ask),
+        6 => id().prop_map(Op::Ack),
+        3 => (id(), prop::option::of(0..150_u64)).prop_map(|(id, delay)| Op::Nack(id, delay)),
+        1 => id().prop_map(Op::Park),
+        2 => (id(), 0..300_u64).prop_map(|(id, by)| Op::Extend(id, by)),
+        4 => (0..120_u64).prop_map(Op::Pass),
+        1 => Just(Op::Restart),
+        1 => Just(Op::Redrive),
+        1 => id().prop_map(Op::Seek),
+    ];
+    prop::collection::vec(op, 1..120)
+}
+
+/// What the model knows of an entry that is not settled.
+#[derive(Clone, Debug, Default)]
+struct Live {
+    failed: u32,
+    /// Who has it, and until when.
+    out: Option<(MemberId, Millis)>,
+    ready_at: Millis,
+    /// The latest delivery; none since a restart: then any earlier one counts.
+    latest: Option<AckId>,
+    /// Whether that delivery has been counted as failed.
+    is_counted: bool,
+    /// Whether ids from before count for nothing, as it was parked since.
+    is_redriven: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Known {
+    Live(Live),
+    Settled,
+    Parked(u32),
+}
+
+struct World {
+    state: State,
+    spec: Spec,
+    now: Millis,
+    end: u64,
+    seed: u64,
+    known: BTreeMap<u64, Known>,
+    /// Every id ever handed out.
+    ids: Vec<AckId>,
+}
+
+impl World {
+    fn new() -> Self {
+        let spec = Spec {
+            ack_deadline: Duration::from_millis(DEADLINE),
+            max_attempts: MAX_ATTEMPTS,
+            backoff: Backoff {
+                minimum: Duration::from_millis(20),
+                maximum: Duration::from_millis(30),
+            },
+            ..Spec::default()
+        };
+        Self {
+            state: State::new(Progress::default(), 0, 0, 7),
+            spec,
+            now: 0,
+            end: 0,
+            seed: 7,
+            known: BTreeMap::new(),
+            ids: Vec::new(),
+        }
+    }
+
+    fn live(&mut self, number: u64) -> Option<&mut Live> {
+        match self.known.get_mut(&number) {
+            Some(Known::Live(live)) => Some(live),
+            _ => None,
+        }
+    }
+
+    /// Lets deadlines pass, in the state and in the model.
+    fn expire(&mut self) {
+        let parked = self.state.expire(&self.spec, self.now);
+        let mut expected = Vec::new();
+        let overdue: Vec<_> = self
+            .known
+            .iter()
+            .filter_map(|(number, known)| match known {
+                Known::Live(Live {
+                    out: Some((_, until)),
+                    ..
+                }) if *until <= self.now => Some(*number),
+                _ => None,
+            })
+            .collect();
+        for number in overdue {
+            expected.extend(self.fail(number, None).map(|attempts| (number, attempts)));
+        }
+        let mut parked: Vec<_> = parked.iter().map(|p| (p.number, p.attempts)).collect();
+        parked.sort_unstable();
+        assert_eq!(parked, expected);
+    }
+
+    /// A failed attempt in the model; tells the attempts if it was the last.
+    fn fail(&mut self, number: u64, delay: Option<Millis>) -> Option<u32> {
+        let now = self.now;
+        let backoff = self.spec.backoff;
+        let live = self.live(number).expect("only what is live can fail");
+        live.failed += 1;
+        live.out = None;
+        live.is_counted = true;
+        let backoff = millis(backoff.after(live.failed));
+        live.ready_at = now + delay.unwrap_or(backoff);
+        let failed = live.failed;
+        if failed < MAX_ATTEMPTS {
+            return None;
+        }
+        self.known.insert(number, Known::Parked(failed));
+        Some(failed)
+    }
+
+    /// Reads for the members until nothing more can be handed out; checks what was.
+    fn pump(&mut self) {
+        loop {
+            self.expire();
+            for given in self.state.hand_out(&self.spec, self.now) {
+                self.check(&given);
+            }
+            match self.state.want(&self.spec, self.end) {
+                Want::After(after) => {
+                    let up_to = self.end.min(after + 7);
+                    self.state.take(up_to, (after + 1..=up_to).map(entry));
+                }
+                Want::Entries(numbers) => {
+                    numbers.into_iter().for_each(|n| self.state.load(entry(n)));
+                }
+                Want::Nothing => return,
+            }
+        }
+    }
+
+    fn check(&mut self, given: &Given) {
+        let Given {
+            member,
+            number,
+            tag,
+            attempt,
+            ..
+        } = *given;
+        let id = AckId {
+            subscription: 1,
+            generation: self.state.generation(),
+            number,
+            tag,
+        };
+        let now = self.now;
+        let live = self
+            .live(number)
+            .expect("what is settled is not handed out");
+        assert_eq!(live.out, None, "one holder");
+        assert!(live.ready_at <= now, "not before its wait is over");
+        assert_eq!(attempt, live.failed + 1);
+        *live = Live {
+            failed: live.failed,
+            out: Some((member, now + DEADLINE)),
+            latest: Some(id),
+            ..Live::default()
+        };
+        self.ids.push(id);
+        let held = self.known.values().filter(|known| {
+            matches!(known, Known::Live(Live { out: Some((holder, _)), .. }) if *holder == member)
+        });
+        assert!(held.count() <= WINDOW, "never more than the window");
+    }
+
+    /// What the model says of an id.
+    fn judge(&self, id: &AckId) -> AckOutcome {
+        if id.generation != self.state.generation() {
+            return AckOutcome::Superseded;
+        }
+        match self.known.get(&id.number) {
+            Some(Known::Live(live)) if live.is_redriven => AckOutcome::Superseded,
+            Some(Known::Live(live)) => match live.latest {
+                Some(latest) if latest != *id => AckOutcome::Superseded,
+                _ => AckOutcome::Ok,
+            },
+            _ => AckOutcome::Unknown,
+        }
+    }
+
+    fn apply(&mut self, op: Op) {
+        self.expire();
+        match op {
+            Op::Append(count) => {
+                for number in self.end + 1..=self.end + count {
+                    self.known.insert(number, Known::Live(Live::default()));
+                }
+                self.end += count;
+            }
+            Op::Join(member) => {
+                self.leave(member);
+                let window = Window {
+                    events: WINDOW,
+                    bytes: usize::MAX,
+                };
+                self.state.join(member, window);
+            }
+            Op::Leave(member) => self.leave(member),
+            Op::Ask(member) => {
+                self.state.ask(member, true);
+                self.pump();
+            }
+            Op::Pass(ms) => self.now += ms,
+            Op::Restart => self.restart(),
+            Op::Redrive => self.redrive(),
+            Op::Seek(to) => self.seek(to.index(usize::try_from(self.end).unwrap() + 1) as u64),
+            Op::Ack(_) | Op::Nack(..) | Op::Park(_) | Op::Extend(..) => self.settle(&op),
+        }
+    }
+
+    fn settle(&mut self, op: &Op) {
+        let (Op::Ack(at) | Op::Nack(at, _) | Op::Park(at) | Op::Extend(at, _)) = op else {
+            return;
+        };
+        if self.ids.is_empty() {
+            return;
+        }
+        let id = *at.get(&self.ids);
+        let mut expected = self.judge(&id);
+        let out = self.live(id.number).and_then(|live| live.out);
+        let is_counted = self.live(id.number).is_some_and(|live| live.is_counted);
+        match *op {
+            Op::Ack(_) => {
+                assert_eq!(self.state.ack(&id, self.end), expected);
+                if expected == AckOutcome::Ok {
+                    self.known.insert(id.number, Known::Settled);
+                }
+            }
+            Op::Nack(_, delay) => {
+                if expected == AckOutcome::Ok && is_counted {
+                    expected = AckOutcome::Unknown;
+                }
+                let how = Nack::Retry {
+                    delay: delay.map(Duration::from_millis),
+                    reason: String::new(),
+                };
+                let (outcome, parked) = self.state.nack(&id, self.end, &how, &self.spec, self.now);
+                assert_eq!(outcome, expected);
+                if expected == AckOutcome::Ok {
+                    let attempts = self.fail(id.number, delay);
+                    assert_eq!(parked.map(|parked| parked.attempts), attempts);
+                }
+            }
+            Op::Park(_) => {
+                let reason = "no use".to_owned();
+                let how = Nack::Park { reason };
+                let (outcome, parked) = self.state.nack(&id, self.end, &how, &self.spec, self.now);
+                assert_eq!(outcome, expected);
+                if expected == AckOutcome::Ok {
+                    let failed = self.live(id.number).map_or(0, |live| live.failed);
+                    let attempts = failed + u32::from(!is_counted);
+                    assert_eq!(parked.map(|parked| parked.attempts), Some(attempts));
+                    self.known.insert(id.number, Known::Parked(attempts));
+                }
+            }
+            Op::Extend(_, by) => {
+                if expected == AckOutcome::Ok && out.is_none() {
+                    expected = AckOutcome::Unknown;
+                }
+                let by_ms = Duration::from_millis(by);
+                assert_eq!(self.state.extend(&id, by_ms, self.now), expected);
+                let until = self.now + by;
+                if let (AckOutcome::Ok, Some((member, _))) = (expected, out)
+                    && let Some(live) = self.live(id.number)
+                {
+                    live.out = Some((member, until));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn leave(&mut self, member: MemberId) {
+        self.state.leave(member);
+        for known in self.known.values_mut() {
+            if let Known::Live(live) = known
+                && live.out.is_some_and(|(holder, _)| holder == member)
+            {
+                live.out = None;
+            }
+        }
+    }
+
+    /// Another process goes on from what was kept.
+    fn restart(&mut self) {
+        let kept = self.state.progress(self.now, self.now).encode_to_vec();
+        let progress = Progress::decode(kept.as_slice()).unwrap();
+        self.seed = self
+            .seed
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .wrapping_add(1);
+        self.state = State::new(progress, self.now, self.now, self.seed);
+        for known in self.known.values_mut() {
+            if let Known::Live(live) = known {
+                (live.out, live.latest) = (None, None);
+                (live.is_counted, live.is_redriven) = (false, false);
+            }
+        }
+    }
+
+    fn redrive(&mut self) {
+        for (number, known) in &mut self.known {
+            if matches!(known, Known::Parked(_)) {
+                self.state.redrive(*number);
+                *known = Known::Live(Live {
+                    is_redriven: true,
+                    ..Live::default()
+                });
+            }
+        }
+    }
+
+    fn seek(&mut self, after: u64) {
+        self.state.seek(after);
+        for (number, known) in &mut self.known {
+            *known = if *number > after {
+                Known::Live(Live::default())
+            } else if let Known::Parked(attempts) = known {
+                Known::Parked(*attempts)
+            } else {
+                Known::Settled
+            };
+        }
+    }
+
+    /// Hands out and acknowledges until there is nothing left.
+    fn finish(&mut self) {
+        self.redrive();
+        (0..MEMBERS).for_each(|member| self.leave(member));
+        self.apply(Op::Join(0));
+        loop {
+            self.now += DEADLINE;
+            let before = self.ids.len();
+            self.apply(Op::Ask(0));
+            let out = self.ids.split_off(before);
+            for id in &out {
+                assert_eq!(self.state.ack(id, self.end), AckOutcome::Ok);
+                self.known.insert(id.number, Known::Settled);
+            }
+            if out.is_empty() && self.state.is_caught_up(self.end) {
+                break;
+            }
+        }
+        let left: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(_, known)| !matches!(known, Known::Settled))
+            .collect();
+        assert!(left.is_empty(), "lost: {left:?}");
+        assert_eq!(self.state.place(), self.end);
+        assert_eq!(self.state.unacked().0, 0);
+    }
+}
+
+fn entry(number: u64) -> Arc<Entry> {
+    let cursor = Cursor {
+        store: StoreId([0; 8]),
+        position: Position(number),
+    };
+    let id = EventId::of_raw("account", "module", &number.to_be_bytes());
+    Arc::new(Entry::new(cursor, number, id, Bytes::new(), Bytes::new()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn nothing_is_lost_handed_out_twice_or_beyond_a_window_and_attempts_are_right(ops in ops()) {
+        let mut world = World::new();
+        for op in ops {
+            world.apply(op);
+        }
+        world.finish();
+    }
+}
