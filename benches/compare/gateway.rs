@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use yeta_gateway::app::{self, AppError, Listeners};
 use yeta_gateway::calls;
 use yeta_gateway::config::Config;
-use yeta_gateway::proto::{GetSubscriptionRequest, Subscription};
+use yeta_gateway::proto::{ListSubscriptionsRequest, ListSubscriptionsResponse, SubscriptionStats};
 
 use crate::measure::server_runtime;
 use crate::rpc::Connection;
@@ -26,7 +26,7 @@ use crate::rpc::Connection;
 /// The path of a push, and its secret.
 pub const PUSH_PATH: &str = "/v1/push/default/bench-push-secret/receiveCallRecord";
 
-const GET_SUBSCRIPTION: &str = "/yeta.v1.SubscriptionService/GetSubscription";
+const LIST_SUBSCRIPTIONS: &str = "/yeta.v1.SubscriptionService/ListSubscriptions";
 
 /// What the names of the gateway's threads begin with.
 pub const THREADS: &[&str] = &["gateway", "store-writer", "fjall"];
@@ -109,14 +109,18 @@ impl Gateway {
     /// Resolves once its assembler has taken up everything that the log holds.
     pub async fn until_assembled(&self) -> anyhow::Result<()> {
         let mut connection = Connection::open(self.grpc).await?;
-        let request = GetSubscriptionRequest {
-            name: calls::SUBSCRIPTION.to_owned(),
-        };
-        let request: Bytes = request.encode_to_vec().into();
+        let request: Bytes = ListSubscriptionsRequest::default().encode_to_vec().into();
         loop {
-            let reply = connection.call(GET_SUBSCRIPTION, request.clone()).await?;
-            let stats = Subscription::decode(reply)?.stats.unwrap_or_default();
-            if stats.members > 0 && stats.lag_events == 0 && stats.unacked == 0 {
+            let reply = connection.call(LIST_SUBSCRIPTIONS, request.clone()).await?;
+            let listed = ListSubscriptionsResponse::decode(reply)?.subscriptions;
+            let stats = listed
+                .into_iter()
+                .find(|subscription| subscription.name == calls::SUBSCRIPTION)
+                .and_then(|subscription| subscription.stats);
+            let is_done = |stats: SubscriptionStats| {
+                stats.members > 0 && stats.lag_events + stats.unacked == 0
+            };
+            if stats.is_some_and(is_done) {
                 return Ok(());
             }
             sleep(Duration::from_millis(100)).await;
