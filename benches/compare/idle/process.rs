@@ -37,8 +37,8 @@ impl Process {
             .arg("--config")
             .arg(&config)
             .stdin(Stdio::null())
-            .stdout(File::create(&output)?)
-            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&output)?)
             .spawn()?;
         let begun = Instant::now();
         let (grpc, push) = loop {
