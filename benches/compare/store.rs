@@ -1,5 +1,6 @@
 //! A store with its assembler, without the rest of the gateway.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
@@ -25,7 +26,7 @@ pub struct Store {
 
 impl Store {
     pub async fn open(folder: TempDir) -> anyhow::Result<Self> {
-        let log = EmbeddedLog::open(Options::new(folder.path().join("store"))).await?;
+        let log = EmbeddedLog::open(Options::new(folder.path())).await?;
         Ok(Self {
             log: Arc::new(log),
             folder,
@@ -64,23 +65,26 @@ pub struct Assembling {
 }
 
 impl Assembling {
-    /// Starts it on this runtime.
+    /// Starts it on this runtime, with everything that it works with.
     pub async fn start(on: &Runtime, store: &Store) -> anyhow::Result<Self> {
-        let _on = on.enter();
-        let subscriptions = EmbeddedSubscriptions::open(store.log.clone(), 1).await?;
-        let subscriptions = Arc::new(subscriptions);
-        let calls = Arc::new(Calls::open(&store.folder.path().join("calls"))?);
+        let (log, path) = (store.log.clone(), store.folder.path().join("calls"));
+        on.spawn(Self::work(log, path)).await?
+    }
+
+    async fn work(log: Arc<EmbeddedLog>, path: PathBuf) -> anyhow::Result<Self> {
+        let subscriptions = Arc::new(EmbeddedSubscriptions::open(log.clone(), 1).await?);
+        let calls = Arc::new(Calls::open(&path)?);
         let assembler = Assembler::new(
             calls.clone(),
-            store.log.clone(),
+            log.clone(),
             subscriptions.clone(),
-            store.log.clone(),
+            log,
             AssemblerOptions::default(),
             CallsMetrics::register(&mut Registry::default()),
         );
         let stop = CancellationToken::new();
         Ok(Self {
-            task: on.spawn(assembler.run(stop.clone())),
+            task: tokio::spawn(assembler.run(stop.clone())),
             stop,
             calls,
             subscriptions,
