@@ -32,13 +32,15 @@ const CREATE: &str = "/yeta.v1.SubscriptionService/CreateSubscription";
 pub fn run(plan: &Plan) -> anyhow::Result<()> {
     let platform = Platform::start()?;
     let client = client_runtime()?;
-    let bare = Process::start(platform.address)?;
 
+    // Both are new each time: what a gateway takes depends on what has been pushed to it.
+    let bare = Process::start(platform.address)?;
     let alone = Process::start(platform.address)?;
     client.block_on(create(alone.grpc))?;
     beside(plan, &client, "without members", &alone, &bare)?;
-    drop(alone);
+    drop((alone, bare));
 
+    let bare = Process::start(platform.address)?;
     let joined = Process::start(platform.address)?;
     let members = client.block_on(join(joined.grpc))?;
     beside(plan, &client, "with one member each", &joined, &bare)?;
