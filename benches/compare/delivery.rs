@@ -2,7 +2,6 @@
 //! that sends one ready event of the same size from memory.
 
 mod bare;
-mod reader;
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -16,11 +15,11 @@ use yeta_gateway::proto::subscribe_pushes_request::Start;
 use yeta_gateway::proto::{Position, SubscribePushesRequest, SubscribePushesResponse};
 
 use self::bare::BareStream;
-use self::reader::Reader;
 use crate::gateway::{self, Gateway};
 use crate::load::{Until, push};
-use crate::measure::{Plan, Sample, Side, client_runtime, compare, latencies, measure};
+use crate::measure::{Cpu, Plan, Sample, Side, client_runtime, compare, latencies, measure};
 use crate::platform::Platform;
+use crate::reader::Reader;
 
 /// How many events the log holds: more than the gateway keeps in memory.
 const HISTORY: u64 = 40_000;
@@ -45,12 +44,12 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
             plan,
             &Side {
                 name: "gateway, from its log",
-                threads: gateway::THREADS,
+                cpu: Cpu::Threads(gateway::THREADS),
                 run: &|| run(gateway.grpc),
             },
             &Side {
                 name: "bare stream of one event",
-                threads: &["bare-stream"],
+                cpu: Cpu::Threads(&["bare-stream"]),
                 run: &|| run(bare.address),
             },
         )?;
@@ -61,7 +60,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
             plan.rounds.min(3),
             &Side {
                 name: "gateway, events delivered",
-                threads: gateway::THREADS,
+                cpu: Cpu::Threads(gateway::THREADS),
                 run: &|| client.block_on(read_live(&gateway, readers)),
             },
         )?;
@@ -72,7 +71,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
 /// The bytes of an event as the gateway sends it.
 async fn first_event(from: SocketAddr) -> anyhow::Result<Bytes> {
     let mut reader = Reader::subscribe(from, request(Position::Earliest)).await?;
-    match SubscribePushesResponse::decode(reader.first_message().await?)? {
+    match SubscribePushesResponse::decode(reader.message().await?)? {
         SubscribePushesResponse::Event(event) => Ok(event.encode_to_vec().into()),
         other => bail!("no event: {other:?}"),
     }

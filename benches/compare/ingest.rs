@@ -9,7 +9,7 @@ use yeta_gateway::http_server;
 
 use crate::gateway::{self, Gateway};
 use crate::load::{Until, push};
-use crate::measure::{Plan, Side, client_runtime, compare, server_runtime};
+use crate::measure::{Cpu, Plan, Side, client_runtime, compare, server_runtime};
 use crate::platform::Platform;
 
 pub fn run(plan: &Plan) -> anyhow::Result<()> {
@@ -32,12 +32,12 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
         plan,
         &Side {
             name: "gateway, durable",
-            threads: gateway::THREADS,
+            cpu: Cpu::Threads(gateway::THREADS),
             run: &|| run(gateway.push),
         },
         &Side {
             name: "bare listener, stores nothing",
-            threads: &["bare-listener"],
+            cpu: Cpu::Threads(&["bare-listener"]),
             run: &|| run(bare),
         },
     )?;

@@ -1,25 +1,34 @@
-//! The gateway's three hot paths, each beside a bare comparator in one run.
+//! The gateway's hot paths, each beside a bare comparator in one run.
 //!
 //! ```text
-//! cargo bench --bench compare                        all of them
-//! cargo bench --bench compare -- unary ingest        some of them
-//! cargo bench --bench compare -- delivery --quick    fewer, shorter rounds
+//! cargo bench --bench compare                             all of them
+//! cargo bench --bench compare -- unary ingest             some of them
+//! cargo bench --bench compare -- delivery --quick         fewer, shorter rounds
+//! cargo bench --bench compare -- callstore --calls=50000  among so many calls
 //! ```
 //!
 //! Rounds of the two sides alternate, so that whatever else the machine does falls on both, and
 //! each round gives a ratio; their median is what counts, their spread tells how far to trust it.
 //! Everything runs in this process, over real sockets, each part on threads of its own.
 
+mod calls;
+mod callstore;
 mod delivery;
 mod gateway;
+mod handout;
+mod idle;
 mod ingest;
 mod load;
 mod measure;
 mod platform;
+mod pushes;
+mod reader;
 mod records;
 mod rpc;
+mod store;
 mod unary;
 
+use anyhow::Context;
 use measure::Plan;
 
 /// The gateway's own; the comparators have it too.
@@ -28,10 +37,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Bench = fn(&Plan) -> anyhow::Result<()>;
 
-const BENCHES: [(&str, Bench); 3] = [
+const BENCHES: [(&str, Bench); 7] = [
     ("unary", unary::run),
     ("ingest", ingest::run),
     ("delivery", delivery::run),
+    ("handout", handout::run),
+    ("calls", calls::run),
+    ("callstore", callstore::run),
+    ("idle", idle::run),
 ];
 
 fn main() -> anyhow::Result<()> {
@@ -40,13 +53,17 @@ fn main() -> anyhow::Result<()> {
         .skip(1)
         .partition(|argument| argument.starts_with("--"));
     if let Some(name) = names.iter().find(|name| !is_bench(name)) {
-        anyhow::bail!("{name:?} is not one of: unary, ingest, delivery");
+        let benches = BENCHES.map(|(bench, _)| bench).join(", ");
+        anyhow::bail!("{name:?} is not one of: {benches}");
     }
-    let plan = if flags.iter().any(|flag| flag == "--quick") {
+    let mut plan = if flags.iter().any(|flag| flag == "--quick") {
         Plan::QUICK
     } else {
         Plan::FULL
     };
+    if let Some(calls) = flags.iter().find_map(|flag| flag.strip_prefix("--calls=")) {
+        plan.calls = calls.parse().context("--calls")?;
+    }
     gateway::init_logging()?;
     for (name, run) in BENCHES {
         if names.is_empty() || names.iter().any(|wanted| wanted == name) {

@@ -1,39 +1,42 @@
 //! Rounds, ratios and their table.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
-use std::fs;
+mod cpu;
+
 use std::time::Duration;
 
-use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use hdrhistogram::Histogram;
 use tokio::runtime::{Builder, Runtime};
 
-/// How long to measure.
+pub use self::cpu::Cpu;
+
+/// How long to measure, and how much.
 pub struct Plan {
     /// How many rounds each side has.
     pub rounds: usize,
     /// How long a round takes, where time bounds it.
     pub round: Duration,
+    /// How many calls to look among.
+    pub calls: u64,
 }
 
 impl Plan {
     pub const FULL: Self = Self {
         rounds: 9,
         round: Duration::from_secs(2),
+        calls: 1_000_000,
     };
     pub const QUICK: Self = Self {
         rounds: 3,
         round: Duration::from_secs(1),
+        calls: 20_000,
     };
 }
 
 /// One of the two that are compared.
 pub struct Side<'a> {
     pub name: &'a str,
-    /// Its threads' names begin with one of these.
-    pub threads: &'a [&'a str],
+    pub cpu: Cpu<'a>,
     /// A round of it.
     pub run: &'a dyn Fn() -> anyhow::Result<Sample>,
 }
@@ -109,54 +112,18 @@ pub fn measure(title: &str, rounds: usize, side: &Side<'_>) -> anyhow::Result<()
 
 impl Side<'_> {
     fn round(&self) -> anyhow::Result<Sample> {
-        let before = cpu_times(self.threads)?;
+        let before = self.cpu.so_far()?;
         let sample = (self.run)()?;
-        let after = cpu_times(self.threads)?;
-        let cpu: Duration = after
-            .iter()
-            .map(|(thread, time)| {
-                time.saturating_sub(before.get(thread).copied().unwrap_or_default())
-            })
-            .sum();
+        let cpu = self.cpu.since(&before)?;
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
         let cpu_each = cpu.as_secs_f64() * 1e6 / sample.count as f64;
         Ok(Sample { cpu_each, ..sample })
     }
 }
 
-/// The CPU time so far of each thread with such a name; nothing where there is no /proc.
-fn cpu_times(names: &[&str]) -> anyhow::Result<HashMap<OsString, Duration>> {
-    // In ticks of 10 ms on every Linux that there is.
-    const TICK: Duration = Duration::from_millis(10);
-    let mut times = HashMap::new();
-    let Ok(threads) = fs::read_dir("/proc/self/task") else {
-        return Ok(times);
-    };
-    for thread in threads {
-        let thread = thread?;
-        // A thread may end meanwhile.
-        let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else {
-            continue;
-        };
-        let (name, fields) = stat
-            .split_once('(')
-            .and_then(|(_, rest)| rest.rsplit_once(')'))
-            .context("a thread's name in its stat")?;
-        if names.iter().any(|wanted| name.starts_with(wanted)) {
-            // After the name, utime and stime are the 12th and the 13th.
-            let mut ticks = 0;
-            for field in fields.split_whitespace().skip(11).take(2) {
-                ticks += field.parse::<u32>()?;
-            }
-            times.insert(thread.file_name(), TICK * ticks);
-        }
-    }
-    Ok(times)
-}
-
 fn print(title: &str, rounds: usize, sides: &[(&str, &[Sample])]) {
     let mut table = Table::new();
-    let header = ["", "per second", "own CPU each", "p50", "p99"];
+    let header = ["", "per second", "own CPU each", "p50", "p99", "p99.9"];
     table.load_style(NOTHING).set_header(header);
     for (name, samples) in sides {
         table.add_row(row(name, samples));
@@ -167,7 +134,7 @@ fn print(title: &str, rounds: usize, sides: &[(&str, &[Sample])]) {
     println!("\n{title} ({rounds} rounds)\n{table}");
 }
 
-fn row(name: &str, samples: &[Sample]) -> [String; 5] {
+fn row(name: &str, samples: &[Sample]) -> [String; 6] {
     let median_of = |value: fn(&Sample) -> f64| -> f64 {
         median(&mut samples.iter().map(value).collect::<Vec<_>>())
     };
@@ -190,11 +157,12 @@ fn row(name: &str, samples: &[Sample]) -> [String; 5] {
         format!("{:.2} µs", median_of(|sample| sample.cpu_each)),
         quantile(0.5),
         quantile(0.99),
+        quantile(0.999),
     ]
 }
 
 /// The median; leaves the values sorted.
-fn median(values: &mut [f64]) -> f64 {
+pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

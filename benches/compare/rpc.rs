@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
+use anyhow::ensure;
 use bytes::{BufMut, Bytes, BytesMut};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Request, Response};
@@ -30,6 +31,23 @@ impl Connection {
             sender,
             authority: to.to_string(),
         })
+    }
+
+    /// Sends a message and gives the one that answers it.
+    pub async fn call(&mut self, method: &str, message: Bytes) -> anyhow::Result<Bytes> {
+        let answer = self.start(method, message).await?;
+        // A refusal without a message has its status here.
+        let headers = answer.headers().clone();
+        let answer = answer.into_body().collect().await?;
+        let trailers = answer.trailers().unwrap_or(&headers);
+        let status = trailers.get("grpc-status");
+        ensure!(
+            status.is_some_and(|status| status == "0"),
+            "{method}: {trailers:?}"
+        );
+        let frame = answer.to_bytes();
+        ensure!(frame.len() >= 5, "{method}: no message");
+        Ok(frame.slice(5..))
     }
 
     /// Sends a message and returns once the answer begins.

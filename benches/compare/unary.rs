@@ -5,17 +5,15 @@ mod bridge;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use http_body_util::BodyExt;
 use prost::Message;
 use tokio::task::JoinSet;
 use yeta_gateway::proto::{CallOutRequest, Row};
 
 use self::bridge::Bridge;
 use crate::gateway::{self, Gateway};
-use crate::measure::{Plan, Sample, Side, client_runtime, compare, latencies, record};
+use crate::measure::{Cpu, Plan, Sample, Side, client_runtime, compare, latencies, record};
 use crate::platform::Platform;
 use crate::rpc::Connection;
 
@@ -35,12 +33,12 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
         plan,
         &Side {
             name: "gateway",
-            threads: gateway::THREADS,
+            cpu: Cpu::Threads(gateway::THREADS),
             run: &|| run(gateway.grpc),
         },
         &Side {
             name: "bare bridge",
-            threads: &["bare-bridge"],
+            cpu: Cpu::Threads(&["bare-bridge"]),
             run: &|| run(bridge.address),
         },
     )?;
@@ -79,10 +77,7 @@ async fn call_until(
         if sent >= end {
             return Ok(latency);
         }
-        let reply = connection.start(CALL_OUT, message.clone()).await?;
-        let reply = reply.into_body().collect().await?;
-        let status = reply.trailers().and_then(|all| all.get("grpc-status"));
-        ensure!(status.is_some_and(|status| status == "0"), "{status:?}");
+        connection.call(CALL_OUT, message.clone()).await?;
         record(&mut latency, sent.elapsed());
     }
 }

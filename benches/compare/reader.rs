@@ -1,5 +1,5 @@
-//! A subscriber that counts messages by their lengths and decodes none, so that what it costs is
-//! the same for both sides, and little.
+//! A subscriber that finds messages by their lengths, so that what it costs is the same for both
+//! sides, and little.
 
 use std::net::SocketAddr;
 
@@ -13,11 +13,11 @@ use crate::rpc::Connection;
 const SUBSCRIBE: &str = "/yeta.v1.PushService/SubscribePushes";
 
 /// The first byte of a message that holds an event: field 1, with a length.
-const EVENT: u8 = 0x0a;
+pub const EVENT: u8 = 0x0a;
 
 pub struct Reader {
     /// Dropping it would end the stream.
-    _connection: Connection,
+    connection: Connection,
     body: Incoming,
     /// What has come and was not looked at yet.
     bytes: BytesMut,
@@ -35,11 +35,16 @@ impl Reader {
             response.headers()
         );
         Ok(Self {
-            _connection: connection,
+            connection,
             body: response.into_body(),
             bytes: BytesMut::new(),
             skip: 0,
         })
+    }
+
+    /// The connection, for other requests beside the stream.
+    pub fn connection(&self) -> Connection {
+        self.connection.clone()
     }
 
     /// Reads on until so many events have begun, which comes to the same as their end.
@@ -59,6 +64,17 @@ impl Reader {
         Ok(())
     }
 
+    /// The whole of the next message.
+    pub async fn message(&mut self) -> anyhow::Result<Bytes> {
+        self.next().await?;
+        while self.bytes.len() < self.skip {
+            self.more().await?;
+        }
+        let message = self.bytes.split_to(self.skip).freeze().slice(5..);
+        self.skip = 0;
+        Ok(message)
+    }
+
     /// The first byte of the next message; the rest is skipped as it comes.
     async fn next(&mut self) -> anyhow::Result<u8> {
         loop {
@@ -71,15 +87,6 @@ impl Reader {
             }
             self.more().await?;
         }
-    }
-
-    /// The whole of the first message.
-    pub async fn first_message(&mut self) -> anyhow::Result<Bytes> {
-        self.next().await?;
-        while self.bytes.len() < self.skip {
-            self.more().await?;
-        }
-        Ok(self.bytes.split_to(self.skip).freeze().slice(5..))
     }
 
     async fn more(&mut self) -> anyhow::Result<()> {
