@@ -33,6 +33,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".yeta.v1.SubscribePushesResponse",
             "crate::proto::SubscribePushesResponse",
         )
+        // And a page of calls is sent as it is kept.
+        .extern_path(
+            ".yeta.v1.ListCallsResponse",
+            "crate::proto::ListCallsResponse",
+        )
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -70,9 +70,8 @@ pub(super) fn missing(call: &Call, is_turbo: bool) -> Vec<PushKind> {
     let record = call.call_record.as_ref();
     // An outbound call has a second record, which holds all of the first. While nothing tells
     // which way a call went, it may still be one.
-    let has_record = record.is_some_and(|record| {
-        record.variant() == CallRecordVariant::Outbound || is_inbound(call)
-    });
+    let has_record = record
+        .is_some_and(|record| record.variant() == CallRecordVariant::Outbound || is_inbound(call));
     if !has_record {
         missing.push(PushKind::CallRecord);
     }

@@ -5,12 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use prost::Message;
+use bytes::Bytes;
 
 use super::projection::{Disk, View};
 use super::stored::{CallKey, Index, Order, Summary};
 use super::{CallPage, CallQuery, CallsError};
-use crate::proto::Call;
 
 /// A page may end early after so many calls looked at, so that no request holds on for long.
 const LOOK_AT: usize = 10_000;
@@ -65,7 +64,7 @@ impl Search {
             looked_at += 1;
             if let Some(call) = self.look_at(&view, &key)? {
                 bytes += call.len();
-                calls.extend(Call::decode(call.as_ref()).ok());
+                calls.push(Bytes::from_owner(call));
             }
             let is_full = calls.len() >= self.query.size || bytes >= PAGE_BYTES;
             if is_full || looked_at >= LOOK_AT {

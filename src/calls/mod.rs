@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use prost::Message;
 
 pub use self::assembler::{Assembler, AssemblerOptions, Clock};
@@ -109,8 +110,9 @@ pub struct CallQuery {
 /// A page of calls, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct CallPage {
-    /// The calls; fewer than asked for, even none, where much had to be looked at.
-    pub calls: Vec<Call>,
+    /// The calls, each an encoded [`Call`]; fewer than asked for, even none, where much had to be
+    /// looked at.
+    pub calls: Vec<Bytes>,
     /// Asks for the next page; `None`: this is the last.
     pub next: Option<String>,
 }

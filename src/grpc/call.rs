@@ -96,7 +96,8 @@ impl CallService for CallFront {
             .list(query(request.into_inner(), accounts))
             .await?;
         Ok(Response::new(ListCallsResponse {
-            calls: page.calls,
+            calls: Vec::new(),
+            encoded: page.calls,
             next_page_token: page.next.unwrap_or_default(),
         }))
     }

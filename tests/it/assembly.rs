@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use yeta_gateway::calls::metrics::CallsMetrics;
 use yeta_gateway::calls::{
-    Assembler, AssemblerOptions, CallQuery, Calls, CallsError, SUBSCRIPTION, turbo_note,
+    Assembler, AssemblerOptions, CallPage, CallQuery, Calls, CallsError, SUBSCRIPTION, turbo_note,
 };
 use yeta_gateway::proto::push_event::Payload;
 use yeta_gateway::proto::{
@@ -185,10 +185,11 @@ impl World {
         };
         loop {
             let page = running.calls.list(query.clone()).await.unwrap();
-            for call in page.calls {
+            let next = page.next.clone();
+            for call in decoded(page) {
                 calls.insert(call.call_uuid.clone(), call);
             }
-            match page.next {
+            match next {
                 Some(next) => query.page_token = next,
                 None => break,
             }
@@ -619,18 +620,21 @@ async fn rows(world: &World) {
     }
 }
 
+fn decoded(page: CallPage) -> Vec<Call> {
+    let calls = page.calls.into_iter();
+    calls.map(|call| Call::decode(call).unwrap()).collect()
+}
+
 async fn listed(running: &Running, query: CallQuery) -> Vec<u64> {
     let mut query = CallQuery { size: 3, ..query };
     let mut found = Vec::new();
     loop {
         let page = running.calls.list(query.clone()).await.unwrap();
         assert!(page.calls.len() <= 3);
-        let numbers = page
-            .calls
-            .iter()
-            .filter_map(|call| call.call_uuid.parse::<u64>().ok());
-        found.extend(numbers);
-        match page.next {
+        let next = page.next.clone();
+        let calls = decoded(page).into_iter();
+        found.extend(calls.filter_map(|call| call.call_uuid.parse::<u64>().ok()));
+        match next {
             Some(next) => query.page_token = next,
             None => return found,
         }

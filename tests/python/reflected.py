@@ -16,6 +16,16 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from processes import PATIENCE
 
+# What the platform pushed, without the calls that the gateway puts together of it.
+PUSHED = {
+    "kinds": [
+        "PUSH_KIND_CALL_RECORD",
+        "PUSH_KIND_VOICE",
+        "PUSH_KIND_DIALOG",
+        "PUSH_KIND_UNRECOGNIZED",
+    ]
+}
+
 
 class Client:
     """A connection to a gateway."""

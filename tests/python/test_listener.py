@@ -6,6 +6,7 @@ from threading import Thread
 
 import pytest
 from processes import PUSH_SECRET, Sandbox
+from reflected import PUSHED
 
 VOICE = b'{"call_uuid":"809c825c-6483-11e8-b8db-2769c24918cd","url":"a.wav","size":1,"duration":2}'
 
@@ -95,7 +96,8 @@ class TestQuirks:
         for quirk in sandbox.post("/sandbox/quirks"):
             assert all(delivery["acknowledged"] for delivery in quirk["deliveries"]), quirk
 
-        with client.subscribe(position="POSITION_EARLIEST", include_raw=True) as pushes:
+        request = {"position": "POSITION_EARLIEST", "filter": PUSHED, "include_raw": True}
+        with client.subscribe(**request) as pushes:
             events = pushes.events_until_caught_up()
         pushed = [(module, part) for module, body in recorder.received for part in parts(body)]
         once = dict.fromkeys(pushed)  # one oddity's array holds what another one is

@@ -6,6 +6,7 @@ import grpc
 import pytest
 from conftest import ANSWERED, BUSY, CALL_OUT, COLUMNS, LINE, ROBOT, ROWS
 from errors import error_info
+from reflected import PUSHED
 
 RECORD, VOICE, DIALOG = "call_record", "voice", "dialog"
 
@@ -20,7 +21,8 @@ def payload(event):
 
 def pushes_of(client, cursor, task_data_ids, count):
     """The next `count` pushes of these rows."""
-    with client.subscribe(cursor=cursor, filter={"task_data_ids": task_data_ids}) as pushes:
+    wanted = {"task_data_ids": task_data_ids, **PUSHED}
+    with client.subscribe(cursor=cursor, filter=wanted) as pushes:
         return pushes.events(count)
 
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use futures_util::stream;
+use prost::Message;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
@@ -166,7 +167,8 @@ impl Past {
         let mut calls = Vec::new();
         loop {
             let page = self.calls.list(query.clone()).await?;
-            calls.extend(page.calls);
+            let page_calls = page.calls.into_iter();
+            calls.extend(page_calls.filter_map(|call| Call::decode(call).ok()));
             match page.next {
                 Some(token) => query.page_token = token,
                 None => break,

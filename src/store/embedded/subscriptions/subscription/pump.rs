@@ -24,6 +24,10 @@ const ONE: ReadLimit = ReadLimit {
 };
 /// A log that cannot be read is tried again after this.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// After so many reads of which nothing matched, what is appended is let gather for a moment
+/// before the next: a subscription for which little comes costs little.
+const BARREN_READS: u32 = 16;
+const GATHER: Duration = Duration::from_millis(25);
 /// Long enough to be never.
 const FAR: Duration = Duration::from_hours(24);
 
@@ -46,6 +50,7 @@ enum Task {
 /// Runs until the subscription has no members or has ended.
 pub(super) async fn run(subscription: Arc<Subscription>) {
     let mut end = subscription.common().log.end();
+    let mut barren_reads = 0;
     loop {
         // Seen before looking, so that what is appended meanwhile wakes the wait.
         let reached = end.borrow_and_update().0;
@@ -54,15 +59,28 @@ pub(super) async fn run(subscription: Arc<Subscription>) {
                 after,
                 filter,
                 epoch,
-            } => read(&subscription, after, &filter, epoch).await,
+            } => {
+                let matching = read(&subscription, after, &filter, epoch).await;
+                barren_reads = match matching {
+                    Ok(0) => barren_reads + 1,
+                    Ok(_) | Err(_) => 0,
+                };
+                matching.map(drop)
+            }
             Task::Load(numbers) => load(&subscription, numbers).await,
             Task::Wait { until } => {
                 let until = until.unwrap_or_else(|| Instant::now() + FAR);
+                let appended = async {
+                    // An error means that the log is closed, which the next read says.
+                    let _ = end.changed().await;
+                    if barren_reads >= BARREN_READS {
+                        sleep(GATHER).await;
+                    }
+                };
                 tokio::select! {
                     () = subscription.woken() => {}
                     () = sleep_until(until) => {}
-                    // An error means that the log is closed, which the next read says.
-                    _ = end.changed() => {}
+                    () = appended => {}
                 }
                 Ok(())
             }
@@ -82,23 +100,26 @@ pub(super) async fn run(subscription: Arc<Subscription>) {
     }
 }
 
+/// Reads what follows; tells how many entries match.
 async fn read(
     subscription: &Arc<Subscription>,
     after: Position,
     filter: &Filter,
     epoch: u64,
-) -> Result<(), ReadError> {
-    match subscription.common().log.read(after, BATCH).await {
-        Ok(batch) => {
-            if let Some(last) = batch.entries.last() {
-                let up_to = last.cursor.position;
-                let matching = batch.entries.into_iter().filter(|e| filter.matches(e));
-                subscription.take(epoch, up_to, matching.collect());
-            }
-            Ok(())
-        }
-        Err(error) => pass_over(subscription, error),
-    }
+) -> Result<usize, ReadError> {
+    let batch = match subscription.common().log.read(after, BATCH).await {
+        Ok(batch) => batch,
+        Err(error) => return pass_over(subscription, error).map(|()| 0),
+    };
+    let Some(last) = batch.entries.last() else {
+        return Ok(0);
+    };
+    let up_to = last.cursor.position;
+    let matching = batch.entries.into_iter().filter(|e| filter.matches(e));
+    let matching: Vec<_> = matching.collect();
+    let found = matching.len();
+    subscription.take(epoch, up_to, matching);
+    Ok(found)
 }
 
 /// Reads entries that are to be handed out again.
