@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fjall::config::BlockSizePolicy;
-use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
+use fjall::{
+    AbstractTree, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Slice,
+};
 use prost::Message;
 
 use super::OpenError;
@@ -185,7 +187,10 @@ impl Disk {
             .ids
             .get(id.as_bytes())?
             .and_then(|bytes| number(&bytes));
-        Ok(number.filter(|number| self.header(*number).is_some()))
+        match number {
+            Some(number) if self.header(number)?.is_some() => Ok(Some(number)),
+            Some(_) | None => Ok(None),
+        }
     }
 
     /// Writes the entries and the state that follows from them; returns once they are synced.
@@ -271,15 +276,22 @@ impl Disk {
     fn damaged_until(&self, state: &State, expired: impl Fn(u64) -> bool) -> Position {
         const LOOK_AHEAD: usize = 4096;
         let mut following = (state.earliest.next().0..=state.end.0).take(LOOK_AHEAD);
-        let readable = following.find_map(|number| Some((number, self.header(number)?)));
-        match readable {
+        let readable = following.find_map(|number| match self.header(number) {
+            Ok(Some(header)) => Some(Some((number, header))),
+            Ok(None) => None,
+            // What is out of reach may be whole.
+            Err(_) => Some(None),
+        });
+        match readable.flatten() {
             Some((number, header)) if expired(header.received_at_ms) => Position(number).before(),
             _ => state.earliest,
         }
     }
 
-    fn header(&self, number: u64) -> Option<Header> {
-        Header::decode(&self.log.get(number.to_be_bytes()).ok()??)
+    /// What stands before an entry; nothing where there is no entry, or a damaged one.
+    fn header(&self, number: u64) -> fjall::Result<Option<Header>> {
+        let value = unless_damaged(self.log.get(number.to_be_bytes()))?;
+        Ok(value.flatten().and_then(|value| Header::decode(&value)))
     }
 
     /// Removes entries together with the record of their content.
@@ -308,15 +320,32 @@ impl Disk {
             })
     }
 
-    /// The entry of that number, if it is there and can be read.
-    pub fn entry(&self, store: StoreId, number: u64) -> Option<Entry> {
-        let value = self.log.get(number.to_be_bytes()).ok()??;
-        decode(store, number, value)
+    /// The entry of that number, unless it is not there or damaged. An error may pass by itself.
+    pub fn entry(&self, store: StoreId, number: u64) -> fjall::Result<Option<Entry>> {
+        let value = unless_damaged(self.log.get(number.to_be_bytes()))?;
+        Ok(value
+            .flatten()
+            .and_then(|value| decode(store, number, value)))
     }
 
     /// How many bytes the database takes on disk.
     pub fn size(&self) -> u64 {
         self.db.disk_space().unwrap_or_default()
+    }
+}
+
+/// Nothing where what was read is damaged. Where it is only out of reach, as when the process has
+/// no descriptor left to open its file, that is an error: it is not lost.
+fn unless_damaged<T>(read: fjall::Result<T>) -> fjall::Result<Option<T>> {
+    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(fjall::Error::Io(ref error) | fjall::Error::Storage(LsmError::Io(ref error)))
+            if !matches!(error.kind(), InvalidData | NotFound | UnexpectedEof) =>
+        {
+            read.map(Some)
+        }
+        Err(_) => Ok(None),
     }
 }
 

@@ -39,7 +39,7 @@ impl Shared {
     ) -> Result<T, ReadError> {
         let guard = read(&self.disk);
         let disk = guard.as_ref().ok_or_else(not_open)?;
-        job(disk).map_err(|error| ReadError::Unavailable(error.to_string()))
+        job(disk).map_err(unavailable)
     }
 
     pub(super) fn read_disk(&self, after: Position, limit: ReadLimit) -> Result<Batch, ReadError> {
@@ -67,10 +67,10 @@ impl Shared {
             // Retention may have removed them while they were being read.
             self.check_retained(after)?;
             // Damage further on ends a walk as well; an entry by itself may still be whole.
-            let entry = disk.entry(self.id, after.next().0);
-            batch.entries.push(Arc::new(
-                entry.ok_or_else(|| self.damage(disk, after, end))?,
-            ));
+            let Some(entry) = disk.entry(self.id, after.next().0).map_err(unavailable)? else {
+                return Err(self.damage(disk, after, end));
+            };
+            batch.entries.push(Arc::new(entry));
             reached = after.next();
         }
         batch.reaches_end = reached >= end;
@@ -80,8 +80,16 @@ impl Shared {
     /// Finds out how far the damage after a position reaches.
     fn damage(&self, disk: &Disk, after: Position, end: Position) -> ReadError {
         let first = after.next().0;
-        let next = (first + 1..=end.0).find(|number| disk.entry(self.id, *number).is_some());
-        let lost = first..next.unwrap_or(end.0 + 1);
+        let mut next = first + 1;
+        while next <= end.0 {
+            match disk.entry(self.id, next) {
+                Ok(Some(_)) => break,
+                Ok(None) => next += 1,
+                // How far the damage reaches cannot be told now.
+                Err(error) => return unavailable(error),
+            }
+        }
+        let lost = first..next;
         tracing::error!(
             first = lost.start,
             last = lost.end - 1,
@@ -97,14 +105,20 @@ impl Shared {
         let (mut low, mut high) = (self.earliest().0, self.end.borrow().0);
         while low < high {
             let middle = low + (high - low) / 2;
-            let entry = (middle + 1..=high).find_map(|number| disk.entry(self.id, number));
-            match entry {
+            let mut following = middle + 1..=high;
+            let entry = following.find_map(|number| disk.entry(self.id, number).transpose());
+            match entry.transpose().map_err(unavailable)? {
                 Some(entry) if entry.received_at_ms < ms => low = entry.cursor.position.0,
                 Some(_) | None => high = middle,
             }
         }
         Ok(Position(low))
     }
+}
+
+/// A failure that may pass by itself.
+fn unavailable(error: impl std::error::Error) -> ReadError {
+    ReadError::Unavailable(error.to_string())
 }
 
 fn not_open() -> ReadError {
