@@ -9,257 +9,90 @@
 mod ack_id;
 mod keeper;
 mod member;
+mod registry;
 mod saved;
 mod state;
 mod subscription;
 
-use std::collections::{BTreeMap, HashSet};
-use std::ops::Bound;
-use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use prost::Message;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
-use self::keeper::{Keeper, failed};
-use self::member::EmbeddedMember;
-use self::saved::{Config, Dead, Progress};
-use self::subscription::{Common, Subscription};
+use self::registry::Registry;
 use super::{EmbeddedLog, OpenError};
 use crate::push::{EventId, Position};
 use crate::store::subscriptions::{
     AckOutcome, Change, DeadLetter, Info, Member, Nack, Spec, SubscriptionError, Subscriptions,
     Window,
 };
-use crate::store::{PushLog, ReadError, ReadLimit};
 
 /// The subscriptions of a log.
-pub struct EmbeddedSubscriptions {
-    common: Arc<Common>,
-    named: RwLock<BTreeMap<String, Arc<Subscription>>>,
-    max: usize,
-    /// Held while subscriptions are created, changed as a whole, or deleted.
-    changing: Mutex<()>,
-    _keeper: AbortOnDropHandle<()>,
-}
+pub struct EmbeddedSubscriptions(Arc<Registry>);
 
 type Result<T> = std::result::Result<T, SubscriptionError>;
-
-/// Dead letters are looked through so many at a time, and redriven so many at once.
-const SLICE: usize = 1000;
-const REDRIVE: usize = 10_000;
 
 impl EmbeddedSubscriptions {
     /// Opens what is kept of the log's subscriptions; there may be `max` of them.
     pub async fn open(log: Arc<EmbeddedLog>, max: usize) -> std::result::Result<Self, OpenError> {
-        let path = log.shared.options.path.clone();
-        let keeper = Arc::new(Keeper::default());
-        let common = Arc::new(Common {
-            log: log.clone(),
-            keeper: keeper.clone(),
-            origin: Instant::now(),
-        });
-        let mut named = BTreeMap::new();
-        let kept = log.kept_range(saved::config_range(), usize::MAX).await;
-        for (key, value) in kept.map_err(|error| damaged(&path, &error))? {
-            let subscription = load(&common, &key, &value).await;
-            let (name, subscription) = subscription.map_err(|error| damaged(&path, &*error))?;
-            named.insert(name, Arc::new(subscription));
-        }
-        Ok(Self {
-            common,
-            named: RwLock::new(named),
-            max,
-            changing: Mutex::new(()),
-            _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run(log))),
-        })
+        Ok(Self(Arc::new(Registry::open(log, max).await?)))
     }
+}
 
-    fn find(&self, name: &str) -> Result<Arc<Subscription>> {
-        let found = self.named().get(name).cloned();
-        found.ok_or_else(|| SubscriptionError::NotFound(name.to_owned()))
-    }
-
-    fn named(&self) -> RwLockReadGuard<'_, BTreeMap<String, Arc<Subscription>>> {
-        self.named.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn save(&self, subscription: &Arc<Subscription>) -> Result<()> {
-        self.common.keeper.save(subscription).await
-    }
-
-    async fn save_if_done(
-        &self,
-        subscription: &Arc<Subscription>,
-        outcomes: &[AckOutcome],
-    ) -> Result<()> {
-        if outcomes.contains(&AckOutcome::Ok) {
-            self.save(subscription).await?;
-        }
-        Ok(())
-    }
-
-    /// Looks at a subscription, after what retention took from it has been counted.
-    async fn look(&self, subscription: &Arc<Subscription>) -> Result<Info> {
-        if let Some(earliest) = subscription.lose_retired() {
-            self.save(subscription).await?;
-            let range = saved::dead_range(subscription.key(), 0).start
-                ..saved::dead_key(subscription.key(), earliest.next().0);
-            let kept = self.common.log.kept_range(range, usize::MAX).await?;
-            let gone = kept.iter().filter_map(|(key, _)| saved::dead_number(key));
-            let gone: Vec<_> = gone.collect();
-            if !gone.is_empty() {
-                subscription.lose_dead(&gone);
-                self.save(subscription).await?;
-            }
-        }
-        Ok(subscription.info())
-    }
-
-    /// The numbers of a subscription's dead letters from one on, `limit` at most.
-    async fn dead_numbers(&self, key: u64, from: u64, limit: usize) -> Result<Vec<u64>> {
-        let range = saved::dead_range(key, from);
-        let kept = self.common.log.kept_range(range, limit).await?;
-        let numbers = kept.iter().filter_map(|(key, _)| saved::dead_number(key));
-        Ok(numbers.collect())
-    }
-
-    /// Those of these events that are dead letters of the subscription.
-    async fn dead_among(&self, key: u64, ids: &[EventId]) -> Result<Vec<u64>> {
-        let mut dead = Vec::new();
-        let distinct: HashSet<_> = ids.iter().collect();
-        for id in distinct {
-            if let Some(position) = self.common.log.find(*id).await?
-                && self.dead_numbers(key, position.0, 1).await? == [position.0]
-            {
-                dead.push(position.0);
-            }
-        }
-        Ok(dead)
+/// Runs a change to its end, also when whoever asked for it has left: what is on disk and what is
+/// in memory must not part.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(change).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(SubscriptionError::Closed),
+        },
     }
 }
 
 #[async_trait]
 impl Subscriptions for EmbeddedSubscriptions {
     async fn create(&self, name: &str, spec: Spec, after: Position) -> Result<()> {
-        let _changing = self.changing.lock().await;
-        self.common.keeper.check_open()?;
-        let count = self.named().len();
-        if self.named().contains_key(name) {
-            return Err(SubscriptionError::AlreadyExists(name.to_owned()));
-        }
-        if count >= self.max {
-            return Err(SubscriptionError::TooMany(self.max));
-        }
-        let config = Config::new(rand::random(), self.common.wall_ms(), &spec);
-        let progress = Progress {
-            floor: after.0,
-            ..Progress::default()
-        };
-        let writes = vec![
-            saved::set(saved::config_key(name), &config),
-            saved::set(saved::progress_key(config.key), &progress),
-        ];
-        self.common.log.keep(writes).await.map_err(failed)?;
-        let name = name.to_owned();
-        let subscription =
-            Subscription::new(name.clone(), &config, progress, 0, self.common.clone());
-        let mut named = self.named.write().unwrap_or_else(PoisonError::into_inner);
-        named.insert(name, Arc::new(subscription));
-        Ok(())
+        let (registry, name) = (self.0.clone(), name.to_owned());
+        to_the_end(async move { registry.create(&name, spec, after).await }).await
     }
 
     async fn get(&self, name: &str) -> Result<Info> {
-        self.look(&self.find(name)?).await
+        self.0.get(name).await
     }
 
     async fn list(&self, after: &str, limit: usize) -> Result<Vec<Info>> {
-        let following: Vec<_> = self
-            .named()
-            .range::<str, _>((Bound::Excluded(after), Bound::Unbounded))
-            .take(limit)
-            .map(|(_, subscription)| subscription.clone())
-            .collect();
-        let mut infos = Vec::new();
-        for subscription in following {
-            infos.push(self.look(&subscription).await?);
-        }
-        Ok(infos)
+        self.0.list(after, limit).await
     }
 
     async fn update(&self, name: &str, change: Change) -> Result<Info> {
-        let _changing = self.changing.lock().await;
-        self.common.keeper.check_open()?;
-        let subscription = self.find(name)?;
-        let spec = change.apply(&subscription.spec());
-        let config = subscription.config(&spec);
-        let write = saved::set(saved::config_key(name), &config);
-        self.common.log.keep(vec![write]).await.map_err(failed)?;
-        subscription.adopt(spec);
-        Ok(subscription.info())
+        let (registry, name) = (self.0.clone(), name.to_owned());
+        to_the_end(async move { registry.update(&name, change).await }).await
     }
 
     async fn delete(&self, name: &str) -> Result<()> {
-        let _changing = self.changing.lock().await;
-        self.common.keeper.check_open()?;
-        let subscription = self.find(name)?;
-        let key = subscription.key();
-        let write = saved::unset(saved::config_key(name));
-        self.common.log.keep(vec![write]).await.map_err(failed)?;
-        self.named
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(name);
-        subscription.end(&SubscriptionError::NotFound(name.to_owned()));
-        // What is left of it harms nobody if this fails: its key is never used again.
-        let mut rest = vec![saved::unset(saved::progress_key(key))];
-        let dead = self.dead_numbers(key, 0, usize::MAX).await?;
-        rest.extend(
-            dead.iter()
-                .map(|number| saved::unset(saved::dead_key(key, *number))),
-        );
-        self.common.log.keep(rest).await.map_err(failed)
+        let (registry, name) = (self.0.clone(), name.to_owned());
+        to_the_end(async move { registry.delete(&name).await }).await
     }
 
     async fn seek(&self, name: &str, after: Position) -> Result<()> {
-        let _changing = self.changing.lock().await;
-        let subscription = self.find(name)?;
-        // What was parked a moment ago is to be found among the others.
-        self.save(&subscription).await?;
-        let from = after.next().0;
-        let dead = self
-            .dead_numbers(subscription.key(), from, usize::MAX)
-            .await?;
-        subscription.seek(after, &dead);
-        self.save(&subscription).await
+        let (registry, name) = (self.0.clone(), name.to_owned());
+        to_the_end(async move { registry.seek(&name, after).await }).await
     }
 
     async fn join(&self, name: &str, window: Window) -> Result<Box<dyn Member>> {
-        let subscription = self.find(name)?;
-        let (id, notify) = subscription.join(window)?;
-        Ok(Box::new(EmbeddedMember {
-            subscription,
-            id,
-            notify,
-        }))
+        Ok(Box::new(self.0.join(name, window)?))
     }
 
     async fn ack(&self, name: &str, ids: &[String]) -> Result<Vec<AckOutcome>> {
-        let subscription = self.find(name)?;
-        let outcomes = subscription.ack(ids)?;
-        self.save_if_done(&subscription, &outcomes).await?;
-        Ok(outcomes)
+        self.0.ack(name, ids).await
     }
 
     async fn nack(&self, name: &str, ids: &[String], how: Nack) -> Result<Vec<AckOutcome>> {
-        let subscription = self.find(name)?;
-        let outcomes = subscription.nack(ids, &how)?;
-        self.save_if_done(&subscription, &outcomes).await?;
-        Ok(outcomes)
+        self.0.nack(name, ids, how).await
     }
 
     async fn extend(
@@ -268,7 +101,7 @@ impl Subscriptions for EmbeddedSubscriptions {
         ids: &[String],
         by: Option<Duration>,
     ) -> Result<Vec<AckOutcome>> {
-        self.find(name)?.extend(ids, by)
+        self.0.extend(name, ids, by)
     }
 
     async fn dead_letters(
@@ -277,117 +110,16 @@ impl Subscriptions for EmbeddedSubscriptions {
         after: Position,
         limit: usize,
     ) -> Result<Vec<DeadLetter>> {
-        const ONE: ReadLimit = ReadLimit {
-            entries: 1,
-            bytes: 1,
-        };
-        let subscription = self.find(name)?;
-        self.save(&subscription).await?;
-        let range = saved::dead_range(subscription.key(), after.next().0);
-        let kept = self.common.log.kept_range(range, limit).await?;
-        let mut letters = Vec::new();
-        let mut gone = Vec::new();
-        for (key, value) in kept {
-            let (Some(number), Ok(dead)) = (saved::dead_number(&key), Dead::decode(&*value)) else {
-                continue;
-            };
-            let read = self.common.log.read(Position(number).before(), ONE).await;
-            let entry = match read {
-                Ok(batch) => batch.entries.into_iter().next(),
-                Err(ReadError::Expired { .. } | ReadError::Damaged { .. }) => None,
-                Err(error) => return Err(error.into()),
-            };
-            let Some(entry) = entry else {
-                gone.push(number);
-                continue;
-            };
-            letters.push(DeadLetter {
-                entry,
-                attempts: dead.attempts,
-                reason: dead.reason,
-                parked_at: SystemTime::UNIX_EPOCH + Duration::from_millis(dead.parked_at_ms),
-            });
-        }
-        if !gone.is_empty() {
-            subscription.lose_dead(&gone);
-            self.save(&subscription).await?;
-        }
-        Ok(letters)
+        self.0.dead_letters(name, after, limit).await
     }
 
     async fn redrive(&self, name: &str, ids: Option<&[EventId]>) -> Result<u64> {
-        let _changing = self.changing.lock().await;
-        let subscription = self.find(name)?;
-        self.save(&subscription).await?;
-        let key = subscription.key();
-        let mut redriven = 0;
-        loop {
-            let dead = match ids {
-                Some(ids) => self.dead_among(key, ids).await?,
-                None => self.dead_numbers(key, 0, REDRIVE).await?,
-            };
-            let slice = subscription.redrive(&dead);
-            self.save(&subscription).await?;
-            redriven += slice;
-            if ids.is_some() || slice < REDRIVE as u64 {
-                return Ok(redriven);
-            }
-        }
+        let (registry, name) = (self.0.clone(), name.to_owned());
+        let ids = ids.map(<[EventId]>::to_vec);
+        to_the_end(async move { registry.redrive(&name, ids.as_deref()).await }).await
     }
 
     async fn close(&self) {
-        for subscription in self.named().values() {
-            subscription.end(&SubscriptionError::Closed);
-        }
-        self.common.keeper.close().await;
-    }
-}
-
-type LoadError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Reads a subscription back.
-async fn load(
-    common: &Arc<Common>,
-    key: &[u8],
-    value: &[u8],
-) -> std::result::Result<(String, Subscription), LoadError> {
-    let name = saved::name(key).ok_or("a subscription's name is not readable")?;
-    let config = Config::decode(value)?;
-    let log = &common.log;
-    let progress_key = saved::progress_key(config.key);
-    let mut end = progress_key.clone();
-    end.push(0);
-    let kept = log.kept_range(progress_key..end, 1).await?;
-    let progress = match kept.first() {
-        Some((_, value)) => Progress::decode(value.as_slice())?,
-        None => return Err(format!("how far subscription {name} has come is missing").into()),
-    };
-    let mut dead_letters = 0;
-    let mut from = 0;
-    loop {
-        let slice = log
-            .kept_range(saved::dead_range(config.key, from), SLICE)
-            .await?;
-        dead_letters += slice.len() as u64;
-        match slice.last().and_then(|(key, _)| saved::dead_number(key)) {
-            Some(last) if slice.len() == SLICE => from = last + 1,
-            _ => break,
-        }
-    }
-    let name = name.to_owned();
-    let subscription = Subscription::new(
-        name.clone(),
-        &config,
-        progress,
-        dead_letters,
-        common.clone(),
-    );
-    Ok((name, subscription))
-}
-
-fn damaged(path: &Path, error: &(dyn std::error::Error + 'static)) -> OpenError {
-    OpenError::Damaged {
-        path: path.into(),
-        detail: error.to_string(),
+        self.0.close().await;
     }
 }

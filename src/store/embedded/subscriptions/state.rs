@@ -226,6 +226,16 @@ impl State {
         }
     }
 
+    /// Lets go of an entry that waits to be handed out again and matches no more.
+    pub fn leave_out(&mut self, number: u64) {
+        if self.held(number) == Some(Held::Ready) {
+            if number > self.read_to {
+                self.ahead.insert(number..=number);
+            }
+            self.settle(number);
+        }
+    }
+
     fn pass(&mut self, up_to: u64) {
         self.read_to = self.read_to.max(up_to);
         self.is_changed = true;
@@ -296,7 +306,13 @@ impl State {
                 .map(|range| range.end().min(unread.end()) + 1 - range.start().max(unread.start()))
                 .sum();
             lost += unread.end() + 1 - unread.start() - settled - open as u64;
-            self.pass(*unread.end());
+            if *unread.start() == self.read_to + 1 {
+                self.pass(*unread.end());
+            } else {
+                // What lies before it is still to be read.
+                self.ahead.insert(unread);
+                self.is_changed = true;
+            }
         }
         // What is out may still be acknowledged.
         let open = self.open.range(gone);

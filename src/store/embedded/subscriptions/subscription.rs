@@ -196,9 +196,7 @@ impl Subscription {
         if handed.is_none() {
             self.hand_out(&mut inner);
             handed = inner.collect(member, end);
-        }
-        drop(inner);
-        if handed.is_none() {
+            // The pump reads more, or waits for the deadlines of what has just been handed out.
             self.wake.notify_one();
         }
         Ok(handed)

@@ -409,6 +409,28 @@ fn entry(number: u64) -> Arc<Entry> {
     Arc::new(Entry::new(cursor, number, id, Bytes::new(), Bytes::new()))
 }
 
+#[test]
+fn what_is_lost_beyond_what_was_read_does_not_take_along_what_lies_before_it() {
+    let mut world = World::new();
+    for op in [Op::Append(9), Op::Join(0), Op::Ask(0)] {
+        world.apply(&op);
+    }
+    // The fifth has failed, the others are out: after a restart it alone is known.
+    let fifth = world.ids[4];
+    let how = Nack::Retry {
+        delay: None,
+        reason: String::new(),
+    };
+    let (outcome, _) = world.state.nack(&fifth, 9, &how, &world.spec, 0);
+    assert_eq!(outcome, AckOutcome::Ok);
+    world.fail(5, None);
+    world.restart();
+    assert_eq!(world.state.lose(5..=5), 1);
+    world.known.insert(5, Known::Settled);
+    world.finish();
+    assert_eq!(world.state.lost(), 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 

@@ -194,9 +194,14 @@ impl Subscription {
         }
     }
 
-    /// Takes an entry that is to be handed out again.
+    /// Takes an entry that is to be handed out again, unless the filter has changed since.
     fn load(&self, entry: Arc<Entry>) {
-        self.lock().state.load(entry);
+        let mut inner = self.lock();
+        if inner.filter.matches(&entry) {
+            inner.state.load(entry);
+        } else {
+            inner.state.leave_out(entry.cursor.position.0);
+        }
     }
 
     /// Passes over entries that cannot be had any more.
