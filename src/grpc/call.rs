@@ -58,6 +58,8 @@ pub fn call_service(
     .send_compressed(CompressionEncoding::Zstd)
 }
 
+/// So many values may be asked for of each field: each is a list of its own to be read.
+const MAX_VALUES: usize = 1000;
 /// So many rows are watched at most by one stream.
 const MAX_ROWS: usize = 10_000;
 
@@ -217,6 +219,18 @@ impl Validate for GetCallRequest {
 impl Validate for ListCallsRequest {
     fn validate(&self, violations: &mut Violations) {
         violations.page_size(self.page_size);
+        for (field, values) in [
+            ("task_ids", &self.task_ids),
+            ("task_data_ids", &self.task_data_ids),
+            ("row_keys", &self.row_keys),
+            ("call_relation_ids", &self.call_relation_ids),
+            ("callees", &self.callees),
+        ] {
+            if values.len() > MAX_VALUES {
+                let fault = format!("has {} values, more than {MAX_VALUES}", values.len());
+                violations.add(field, fault);
+            }
+        }
         for (index, &outcome) in self.outcomes.iter().enumerate() {
             if CallOutcome::try_from(outcome).is_err() {
                 let fault = format!("{outcome} is no CallOutcome");

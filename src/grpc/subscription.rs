@@ -18,14 +18,14 @@ use crate::proto::subscription_service_server::{SubscriptionService, Subscriptio
 use crate::proto::{
     CreateSubscriptionRequest, DeadLetter, DeleteSubscriptionRequest, DeleteSubscriptionResponse,
     GetSubscriptionRequest, ListDeadLettersRequest, ListDeadLettersResponse,
-    ListSubscriptionsRequest, ListSubscriptionsResponse, RedriveDeadLettersRequest,
+    ListSubscriptionsRequest, ListSubscriptionsResponse, PushFilter, RedriveDeadLettersRequest,
     RedriveDeadLettersResponse, SeekSubscriptionRequest, SeekSubscriptionResponse, Subscription,
     UpdateSubscriptionRequest,
 };
 use crate::push::{EventId, Position};
 use crate::relay::{self, RelayError};
-use crate::store::PushLog;
 use crate::store::subscriptions::{Change, Info, Spec, SubscriptionError, Subscriptions};
+use crate::store::{Filter, PushLog};
 
 /// The service's implementation.
 pub struct Service(Access);
@@ -228,7 +228,10 @@ impl SubscriptionService for Service {
         let (name, size) = (&request.subscription, page_size(request.page_size));
         let page = relay::dead_letters(&self.0.subscriptions, name, after, size).await;
         let (letters, next) = page.map_err(|error| self.refused(error))?;
-        let dead_letters = letters.into_iter().map(|letter| DeadLetter {
+        // The subscription's filter may have been wider when they were parked.
+        let visible = Filter::new(PushFilter::default(), caller.accounts());
+        let letters = letters.into_iter().filter(|it| visible.matches(&it.entry));
+        let dead_letters = letters.map(|letter| DeadLetter {
             event: event(&letter.entry, request.include_raw),
             attempts: letter.attempts,
             reason: letter.reason,
