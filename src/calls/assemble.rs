@@ -217,15 +217,17 @@ fn first<const N: usize>(texts: [&str; N]) -> String {
 }
 
 /// Whether the platform dialled: as the record says, or as anything shows that belongs to a task.
-/// A recording or dialog with a `call_relation_id` does not: the documents' inbound dialog repeats
-/// that id as `task_data_id`.
+/// What has a `call_relation_id` does not show it, unless its record says so: the documents'
+/// inbound dialog repeats that id as `task_data_id`.
 fn is_outbound(call: &Call) -> bool {
     let of_task =
         |task_id: &str, data_id: &str| !matches!(task_id, "" | "0") || !data_id.is_empty();
     let record = call.call_record.as_ref().is_some_and(|record| {
+        let is_inbound = record.direction() == CallDirection::Inbound;
         record.direction() == CallDirection::Outbound
             || record.variant() == CallRecordVariant::Outbound
-            || of_task(&record.task_id, &record.task_data_id)
+            || ((!is_inbound || record.call_relation_id.is_empty())
+                && of_task(&record.task_id, &record.task_data_id))
     });
     let dialog = call.dialog.as_ref().is_some_and(|dialog| {
         dialog.call_relation_id.is_empty() && of_task(&dialog.task_id, &dialog.task_data_id)

@@ -63,9 +63,14 @@ const WINDOW: Window = Window {
     events: 1024,
     bytes: 16 << 20,
 };
-const ACK_DEADLINE: Duration = Duration::from_mins(1);
+/// Longer than any round takes: what the assembler holds comes back when it leaves, and in between
+/// must not seem to be applied because it is no longer out.
+const ACK_DEADLINE: Duration = Duration::from_hours(12);
 /// A round takes so many events, if they are there.
 const ROUND: usize = 512;
+/// If there are fewer, more are let gather for so long: a round of many costs little more than a
+/// round of one.
+const GATHER: Duration = Duration::from_millis(20);
 /// And so many calls that wait for time alone, or are old.
 const SLICE: usize = 512;
 /// The clock is looked at so often while nothing comes.
@@ -140,6 +145,9 @@ impl Assembler {
             session.round(member.place(), &deliveries).await?;
             if std::mem::take(has_failed) {
                 tracing::info!("calls are assembled again");
+            }
+            if (1..ROUND).contains(&deliveries.len()) {
+                sleep(GATHER).await;
             }
         }
     }

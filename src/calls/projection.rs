@@ -146,7 +146,10 @@ impl Projection {
         // The old one must be gone before the folder's lock is free.
         *held = Held::Broken;
         *held = Held::Open(Disk::open(&self.path).map_err(unavailable)?);
-        Ok(())
+        // It may have been made anew: whoever writes has to see first how far it has come.
+        Err(CallsError::Unavailable(
+            "the database was opened anew".into(),
+        ))
     }
 
     /// Lets go of the database; later reads and writes fail.
@@ -194,7 +197,11 @@ impl Disk {
     }
 
     fn try_open(path: &Path) -> fjall::Result<Self> {
-        let db = Database::builder(path).cache_size(CACHE).open()?;
+        // With more than one, the first spins for as long as the others compact.
+        let db = Database::builder(path)
+            .cache_size(CACHE)
+            .worker_threads(1)
+            .open()?;
         // What is looked up by key is nearly always there: no filter is needed where most of it
         // lies.
         let by_key = || KeyspaceCreateOptions::default().expect_point_read_hits(true);

@@ -25,6 +25,8 @@ pub(super) struct Session<'a> {
     emits: bool,
     /// Every call whose deadline lies before this has been closed.
     closed_until_ms: u64,
+    /// How far this session has applied the log.
+    applied: Position,
     /// How far old calls have been removed.
     swept: Swept,
 }
@@ -42,6 +44,7 @@ impl<'a> Session<'a> {
             history,
             emits: false,
             closed_until_ms: 0,
+            applied: Position::START,
             swept: Swept::default(),
         }
     }
@@ -53,7 +56,9 @@ impl<'a> Session<'a> {
         self.emits |= catches_up;
         let last = deliveries.iter().map(|delivery| &delivery.entry);
         let last = last.max_by_key(|entry| entry.cursor.position);
-        let applied = last.map(|entry| entry.cursor.position);
+        // What comes again lies behind what has been applied since.
+        let applied = last.map(|entry| self.applied.max(entry.cursor.position));
+        self.applied = applied.unwrap_or(self.applied);
         let close_before_ms = match last {
             Some(entry) => entry.received_at_ms,
             None if place >= *self.assembler.log.end().borrow() => self.assembler.quiet_ms(),
