@@ -15,11 +15,16 @@ use tonic_types::StatusExt;
 #[derive(Args, Clone)]
 pub struct RemoteArgs {
     /// The gateway's gRPC address.
-    #[arg(long, value_name = "URL", env = "YETA_GATEWAY_ADDRESS")]
+    #[arg(long, global = true, value_name = "URL", env = "YETA_GATEWAY_ADDRESS")]
     #[arg(default_value = "http://127.0.0.1:50051")]
     address: String,
     /// A file that holds the bearer token, where the gateway asks for one.
-    #[arg(long, value_name = "FILE", env = "YETA_GATEWAY_TOKEN_FILE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "YETA_GATEWAY_TOKEN_FILE"
+    )]
     token_file: Option<PathBuf>,
 }
 
@@ -82,10 +87,10 @@ pub struct UnaryArgs {
     #[command(flatten)]
     remote: RemoteArgs,
     /// The account; without it, the gateway's default one, or all that may be seen.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME")]
     account: Option<String>,
     /// Prints the answer as JSON.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
 }
 

@@ -30,7 +30,7 @@ async fn run(app: &TestApp, arguments: &[&str]) -> String {
 }
 
 async fn json(app: &TestApp, arguments: &[&str]) -> Value {
-    let printed = run(app, &[&["--json"], arguments].concat()).await;
+    let printed = run(app, &[arguments, &["--json"]].concat()).await;
     serde_json::from_str(&printed).unwrap()
 }
 
