@@ -146,7 +146,10 @@ impl Assembler {
             if std::mem::take(has_failed) {
                 tracing::info!("calls are assembled again");
             }
-            if (1..ROUND).contains(&deliveries.len()) {
+            if !session.emits() && !deliveries.is_empty() {
+                // That may have been the last of the history: then calls are waiting to be told.
+                look.reset_immediately();
+            } else if (1..ROUND).contains(&deliveries.len()) {
                 sleep(GATHER).await;
             }
         }

@@ -49,6 +49,11 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Whether calls are added to the log: its history has been applied.
+    pub fn emits(&self) -> bool {
+        self.emits
+    }
+
     /// Applies deliveries and the passing of time, then acknowledges. `place`: the subscription's;
     /// nothing up to there is handed out and not acknowledged.
     pub async fn round(&mut self, place: Position, deliveries: &[Delivery]) -> Result<(), End> {
