@@ -158,8 +158,8 @@ impl TestApp {
     /// Pushes everything of a call, and waits until it has been put together.
     async fn call(&self, dialled: &Dialled<'_>) -> Call {
         self.push_all(dialled.all()).await;
-        self.when(dialled.uuid, |call| call.state() == CallState::Complete)
-            .await
+        let is_told = |call: &Call| call.state() == CallState::Complete && call.revision >= 1;
+        self.when(dialled.uuid, is_told).await
     }
 
     /// The call, once it is as wanted.
