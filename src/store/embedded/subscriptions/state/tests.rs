@@ -385,7 +385,9 @@ impl World {
                 assert_eq!(self.state.ack(id, self.end), AckOutcome::Ok);
                 self.known.insert(id.number, Known::Settled);
             }
-            if out.is_empty() && self.state.is_caught_up(self.end) {
+            // What waits for another attempt is still to come.
+            let is_waiting = self.state.next_timer().is_some();
+            if out.is_empty() && !is_waiting && self.state.is_caught_up(self.end) {
                 break;
             }
         }
