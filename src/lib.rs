@@ -13,6 +13,7 @@ pub mod admin;
 pub mod app;
 pub mod calls;
 pub mod config;
+mod database;
 pub mod edge;
 pub mod grpc;
 pub mod http_server;

@@ -17,23 +17,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use prost::Message;
 use tokio::sync::OwnedMutexGuard;
 
 pub(super) use self::view::{Old, View};
 use super::stored::{CallKey, Summary};
 use super::{CallsError, OpenError};
+use crate::database;
 use crate::push::{Position, StoreId};
 
 /// How many bytes of blocks are kept in memory: the index and the summaries of a million calls.
 const CACHE: u64 = 128 << 20;
 /// How the database is written; another one is made anew.
 const FORMAT: [u8; 1] = [1];
-/// Fewer than the 4 sealed memtables, and the 30 runs of tables not yet compacted, at which the
-/// database makes a commit wait without a bound; one commit adds at most one of them.
-const MAX_SEALED: usize = 3;
-const MAX_RUNS: usize = 28;
 /// A commit waits no longer than this for the database's background work.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// That work is looked at so often meanwhile.
@@ -179,10 +176,8 @@ impl Disk {
             Ok(disk) => return Ok(disk),
             Err(fjall::Error::Locked) => return Err(OpenError::InUse { path: path.into() }),
             // What could not be read now may be read later.
-            Err(fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)))
-                if !is_damage(&error) =>
-            {
-                return Err(io(error));
+            Err(error) if database::is_out_of_reach(&error) => {
+                return Err(io(std::io::Error::other(error)));
             }
             Err(error) => error,
         };
@@ -252,10 +247,7 @@ impl Disk {
             &self.index,
             &self.meta,
         ];
-        while keyspaces.iter().any(|keyspace| {
-            keyspace.tree.sealed_memtable_count() >= MAX_SEALED
-                || keyspace.tree.l0_run_count() >= MAX_RUNS
-        }) {
+        while database::is_behind(keyspaces) {
             if since.elapsed() >= PATIENCE {
                 return Err(CallsError::Unavailable(
                     "the database cannot keep up".into(),
@@ -330,12 +322,6 @@ impl Disk {
         }
         batch.commit()
     }
-}
-
-/// Whether a file is missing or is not what it was, rather than out of reach.
-fn is_damage(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
-    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
 }
 
 fn unavailable(error: impl std::error::Error) -> CallsError {

@@ -17,13 +17,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fjall::config::BlockSizePolicy;
-use fjall::{
-    AbstractTree, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Slice,
-};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
 use prost::Message;
 
 use super::OpenError;
 use super::repair;
+use crate::database;
 use crate::push::{Cursor, EventId, Position, StoreId};
 use crate::store::{Entry, NewEntry, place};
 
@@ -107,11 +106,6 @@ pub(super) struct Expired {
     pub bytes: u64,
 }
 
-/// Fewer than the 4 sealed memtables, and the 30 runs of tables not yet compacted, at which the
-/// database makes a commit wait; one commit adds at most one of them.
-const MAX_SEALED: usize = 3;
-const MAX_RUNS: usize = 28;
-
 const FORMAT: u8 = 1;
 /// How many bytes the log's blocks have, before compression.
 const LOG_BLOCK: u32 = 32 * 1024;
@@ -169,15 +163,9 @@ impl Disk {
         self.db.persist(PersistMode::Buffer).is_err()
     }
 
-    /// Whether the background work of the database is so far behind that a commit may have to
-    /// wait for it. The database waits without a bound, and forever if that work has failed
-    /// meanwhile: whoever commits looks here first.
+    /// Whether a commit may have to wait for the database's background work.
     pub fn is_behind(&self) -> bool {
-        let keyspaces = [&self.log, &self.ids, &self.meta, &self.kept];
-        keyspaces.iter().any(|keyspace| {
-            keyspace.tree.sealed_memtable_count() >= MAX_SEALED
-                || keyspace.tree.l0_run_count() >= MAX_RUNS
-        })
+        database::is_behind([&self.log, &self.ids, &self.meta, &self.kept])
     }
 
     /// The number of the entry that holds this content. One that was damaged since holds it no
@@ -334,17 +322,12 @@ impl Disk {
     }
 }
 
-/// Nothing where what was read is damaged. Where it is only out of reach, as when the process has
-/// no descriptor left to open its file, that is an error: it is not lost.
+/// Nothing where what was read is damaged. Where it is only out of reach, that is an error: it is
+/// not lost.
 fn unless_damaged<T>(read: fjall::Result<T>) -> fjall::Result<Option<T>> {
-    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
     match read {
         Ok(value) => Ok(Some(value)),
-        Err(fjall::Error::Io(ref error) | fjall::Error::Storage(LsmError::Io(ref error)))
-            if !matches!(error.kind(), InvalidData | NotFound | UnexpectedEof) =>
-        {
-            read.map(Some)
-        }
+        Err(error) if database::is_out_of_reach(&error) => Err(error),
         Err(_) => Ok(None),
     }
 }
