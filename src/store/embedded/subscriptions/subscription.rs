@@ -34,8 +34,15 @@ pub(super) struct Common {
 }
 
 impl Common {
+    /// The whole milliseconds that have passed.
     fn now(&self) -> Millis {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The millisecond that has begun, counted as passed: what is to last from now on ends no
+    /// earlier than promised.
+    fn from_now(&self) -> Millis {
+        self.now().saturating_add(1)
     }
 
     /// Milliseconds since 1970.
@@ -216,7 +223,7 @@ impl Subscription {
     }
 
     pub fn nack(&self, ids: &[String], how: &Nack) -> Result<Vec<AckOutcome>, SubscriptionError> {
-        let (end, now) = (self.common.end(), self.common.now());
+        let (end, now) = (self.common.end(), self.common.from_now());
         self.each(ids, |inner, id| {
             let (outcome, parked) = inner.state.nack(id, end, how, &inner.spec, now);
             self.bury(inner, parked);
@@ -229,7 +236,7 @@ impl Subscription {
         ids: &[String],
         by: Option<Duration>,
     ) -> Result<Vec<AckOutcome>, SubscriptionError> {
-        let now = self.common.now();
+        let now = self.common.from_now();
         self.each(ids, |inner, id| {
             let by = by.unwrap_or(inner.spec.ack_deadline);
             inner.state.extend(id, by, now)
@@ -342,7 +349,7 @@ impl Subscription {
     /// Hands out what can be, and wakes those who got something.
     fn hand_out(&self, inner: &mut Inner) {
         self.expire(inner);
-        let given = inner.state.hand_out(&inner.spec, self.common.now());
+        let given = inner.state.hand_out(&inner.spec, self.common.from_now());
         let generation = inner.state.generation();
         for Given {
             member,
