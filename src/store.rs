@@ -77,13 +77,71 @@ pub trait PushLog: Send + Sync + 'static {
 }
 
 /// Small facts that the gateway must remember across restarts, by key, beside the log.
+///
+/// Keys are texts of ASCII letters, digits and `/ _ - . =`, which every engine can have.
 #[async_trait]
 pub trait Notes: Send + Sync + 'static {
+    /// Makes all of the changes or none, and resolves once they survive what is asked. After an
+    /// error they may or may not have been made; making them again is always safe.
+    async fn change(&self, changes: Vec<NoteChange>, survives: Survives)
+    -> Result<(), AppendError>;
+
+    /// The facts remembered under these keys, in their order.
+    async fn get_many(&self, keys: Vec<String>) -> Result<Vec<Option<Vec<u8>>>, ReadError>;
+
+    /// The facts whose keys begin with `prefix` and come after `after`, by key, `limit` at most.
+    async fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<Note>, ReadError>;
+
     /// Remembers a fact in place of an earlier one; resolves once it survives kill −9.
-    async fn put(&self, key: &str, value: Vec<u8>) -> Result<(), AppendError>;
+    async fn put(&self, key: &str, value: Vec<u8>) -> Result<(), AppendError> {
+        let change = NoteChange::put(key, value);
+        self.change(vec![change], Survives::Kill).await
+    }
 
     /// The fact remembered under a key.
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ReadError>;
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        let found = self.get_many(vec![key.to_owned()]).await?;
+        Ok(found.into_iter().next().flatten())
+    }
+}
+
+/// A key and the fact remembered under it.
+pub type Note = (String, Vec<u8>);
+
+/// A change of what is remembered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NoteChange {
+    /// Under which key.
+    pub key: String,
+    /// What is remembered there from now on; `None`: nothing any more.
+    pub value: Option<Vec<u8>>,
+}
+
+impl NoteChange {
+    /// Remembers a fact in place of an earlier one.
+    pub fn put(key: impl Into<String>, value: Vec<u8>) -> Self {
+        Self {
+            key: key.into(),
+            value: Some(value),
+        }
+    }
+
+    /// Forgets what is remembered under a key.
+    pub fn forget(key: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            value: None,
+        }
+    }
+}
+
+/// What a change has to survive before it counts as made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survives {
+    /// The death of the process; loss of power may take back the last second.
+    Kill,
+    /// Loss of power, too.
+    PowerLoss,
 }
 
 /// What became of an entry that was offered.

@@ -1,9 +1,10 @@
 //! `yeta.v1.OutboundService`.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
+use futures_util::Stream;
 use tokio::time::timeout;
-use tonic::{Request, Response, Status, codec::CompressionEncoding};
+use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 
 use super::{
     auth::Clients,
@@ -15,9 +16,10 @@ use crate::{
     platform::Platform,
     proto::{
         CallOutRequest, CallOutResponse, CreateTaskRequest, CreateTaskResponse, DeleteTaskRequest,
-        DeleteTaskResponse, InsertTaskDataRequest, InsertTaskDataResponse, PauseTaskRequest,
-        PauseTaskResponse, QueryTasksRequest, QueryTasksResponse, StartTaskRequest,
-        StartTaskResponse,
+        DeleteTaskResponse, GetSubmissionRequest, InsertTaskDataRequest, InsertTaskDataResponse,
+        ListSubmissionsRequest, ListSubmissionsResponse, PauseTaskRequest, PauseTaskResponse,
+        QueryTasksRequest, QueryTasksResponse, StartTaskRequest, StartTaskResponse, Submission,
+        SubmitRowsRequest, SubmitRowsResponse,
         outbound_service_server::{OutboundService, OutboundServiceServer},
     },
     store::Notes,
@@ -124,6 +126,29 @@ impl OutboundService for Outbound {
     ) -> Result<Response<QueryTasksResponse>, Status> {
         let reply = self.door.pass(request, Permission::Outbound).await?;
         Ok(Response::new(reply))
+    }
+
+    type SubmitRowsStream = Pin<Box<dyn Stream<Item = Result<SubmitRowsResponse, Status>> + Send>>;
+
+    async fn submit_rows(
+        &self,
+        _: Request<Streaming<SubmitRowsRequest>>,
+    ) -> Result<Response<Self::SubmitRowsStream>, Status> {
+        Err(Status::unimplemented("to come"))
+    }
+
+    async fn get_submission(
+        &self,
+        _: Request<GetSubmissionRequest>,
+    ) -> Result<Response<Submission>, Status> {
+        Err(Status::unimplemented("to come"))
+    }
+
+    async fn list_submissions(
+        &self,
+        _: Request<ListSubmissionsRequest>,
+    ) -> Result<Response<ListSubmissionsResponse>, Status> {
+        Err(Status::unimplemented("to come"))
     }
 }
 

@@ -128,6 +128,41 @@ impl Platform {
         operation: &O,
         deadline: Option<Instant>,
     ) -> Result<O::Reply, PlatformError> {
+        let mut submission = self.submission(account, operation, deadline)?;
+        let Some(deadline) = deadline else {
+            return submission.await;
+        };
+        match tokio::time::timeout_at(deadline, &mut submission).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(submission.out_of_time()),
+        }
+    }
+
+    /// As [`call`](Self::call), but once the operation has gone out, waits for its outcome beyond
+    /// the deadline: `send_by` only keeps it from going out any later.
+    pub async fn carry_out<O: Operation>(
+        &self,
+        account: &str,
+        operation: &O,
+        send_by: Option<Instant>,
+    ) -> Result<O::Reply, PlatformError> {
+        let mut submission = self.submission(account, operation, send_by)?;
+        if let Some(send_by) = send_by {
+            match tokio::time::timeout_at(send_by, &mut submission).await {
+                Ok(outcome) => return outcome,
+                Err(_) if submission.send_no_more() => {}
+                Err(_) => return Err(PlatformError::DeadlineExceeded),
+            }
+        }
+        submission.await
+    }
+
+    fn submission<O: Operation>(
+        &self,
+        account: &str,
+        operation: &O,
+        deadline: Option<Instant>,
+    ) -> Result<Submission<O::Reply>, PlatformError> {
         let client = self
             .accounts
             .get(account)
@@ -143,14 +178,8 @@ impl Platform {
             Arc::clone(&caller_left),
         );
         let run = attempt.run(self.metrics.clone());
-        let mut submission = Submission::new(run, O::EFFECT, gate, caller_left, self.heirs.clone());
-        let Some(deadline) = deadline else {
-            return submission.await;
-        };
-        match tokio::time::timeout_at(deadline, &mut submission).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(submission.out_of_time()),
-        }
+        let heirs = self.heirs.clone();
+        Ok(Submission::new(run, O::EFFECT, gate, caller_left, heirs))
     }
 
     /// Every account, in no order.

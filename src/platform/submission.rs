@@ -54,6 +54,16 @@ impl<R: Send + 'static> Submission<R> {
         }
     }
 
+    /// Keeps the operation from going out any more; says whether it has gone out, and its answer
+    /// is still to come.
+    pub(super) fn send_no_more(&self) -> bool {
+        let is_out = self.gate.abandon();
+        if is_out {
+            self.caller_left.store(true, Ordering::Release);
+        }
+        is_out
+    }
+
     /// Ends the wait for the operation: what its caller is to be told when time
     /// has run out.
     pub(super) fn out_of_time(&self) -> PlatformError {

@@ -20,7 +20,7 @@ use yeta_gateway::{
         config_service_client::ConfigServiceClient, outbound_service_client::OutboundServiceClient,
     },
     secret::Secret,
-    store::{AppendError, Notes, ReadError},
+    store::{AppendError, Note, NoteChange, Notes, ReadError, Survives},
 };
 
 pub struct Bridge {
@@ -54,12 +54,16 @@ struct Unnoted;
 
 #[async_trait]
 impl Notes for Unnoted {
-    async fn put(&self, _: &str, _: Vec<u8>) -> Result<(), AppendError> {
+    async fn change(&self, _: Vec<NoteChange>, _: Survives) -> Result<(), AppendError> {
         Err(AppendError::Unavailable("no disk".into()))
     }
 
-    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(None)
+    async fn get_many(&self, keys: Vec<String>) -> Result<Vec<Option<Vec<u8>>>, ReadError> {
+        Ok(vec![None; keys.len()])
+    }
+
+    async fn list(&self, _: &str, _: &str, _: usize) -> Result<Vec<Note>, ReadError> {
+        Ok(Vec::new())
     }
 }
 

@@ -9,7 +9,7 @@
 //!
 //! Every commit of entries writes the first three in one atomic batch and syncs it before anybody
 //! can see it. What is kept beside the log is handed to the system at once, so that it survives
-//! the death of the process, and synced a little later.
+//! the death of the process, and synced a little later unless it must survive a loss of power.
 
 use std::ops::Range;
 use std::path::Path;
@@ -24,7 +24,7 @@ use super::OpenError;
 use super::repair;
 use crate::database;
 use crate::push::{Cursor, EventId, Position, StoreId};
-use crate::store::{Entry, NewEntry, place};
+use crate::store::{Entry, NewEntry, Survives, place};
 
 /// The fjall database of a log.
 pub(super) struct Disk {
@@ -193,9 +193,18 @@ impl Disk {
         batch.commit()
     }
 
-    /// Writes what is kept beside the log, all of it or none, and hands it to the system.
-    pub fn keep<'a>(&self, writes: impl Iterator<Item = &'a Write>) -> fjall::Result<()> {
-        let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
+    /// Writes what is kept beside the log, all of it or none, and hands it to the system, or brings
+    /// it onto the disk.
+    pub fn keep<'a>(
+        &self,
+        writes: impl Iterator<Item = &'a Write>,
+        survives: Survives,
+    ) -> fjall::Result<()> {
+        let mode = match survives {
+            Survives::Kill => PersistMode::Buffer,
+            Survives::PowerLoss => PersistMode::SyncAll,
+        };
+        let mut batch = self.db.batch().durability(Some(mode));
         for Write { key, value } in writes {
             match value {
                 Some(value) => batch.insert(&self.kept, key.as_slice(), value.as_slice()),

@@ -25,7 +25,10 @@ use self::disk::{Disk, Kept, State, Write};
 use self::tail::Tail;
 use self::watermark::Watermark;
 use self::writer::{Command, Writer};
-use super::{AppendError, Appended, Batch, NewEntry, Notes, PushLog, ReadError, ReadLimit};
+use super::{
+    AppendError, Appended, Batch, NewEntry, Note, NoteChange, Notes, PushLog, ReadError, ReadLimit,
+    Survives,
+};
 use crate::push::{EventId, Position, StoreId};
 
 /// Tells the time; replaced in tests.
@@ -191,7 +194,8 @@ impl EmbeddedLog {
 
     /// Keeps small state beside the log; resolves once it survives kill −9.
     async fn keep(&self, writes: Vec<Write>) -> Result<(), AppendError> {
-        self.command(|done| Command::Keep(writes, done)).await
+        self.command(|done| Command::Keep(writes, Survives::Kill, done))
+            .await
     }
 
     /// Resolves once what has been kept so far survives a loss of power, too.
@@ -314,26 +318,52 @@ impl PushLog for EmbeddedLog {
 
 #[async_trait]
 impl Notes for EmbeddedLog {
-    async fn put(&self, key: &str, value: Vec<u8>) -> Result<(), AppendError> {
-        let write = Write {
-            key: note(key),
-            value: Some(value),
-        };
-        self.keep(vec![write]).await
+    async fn change(
+        &self,
+        changes: Vec<NoteChange>,
+        survives: Survives,
+    ) -> Result<(), AppendError> {
+        let writes = changes.into_iter().map(|change| Write {
+            key: note(&change.key),
+            value: change.value,
+        });
+        let writes = writes.collect();
+        self.command(|done| Command::Keep(writes, survives, done))
+            .await
     }
 
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ReadError> {
-        let key = note(key);
-        let read = move |disk: &Disk| disk.kept(&key);
+    async fn get_many(&self, keys: Vec<String>) -> Result<Vec<Option<Vec<u8>>>, ReadError> {
+        let read = move |disk: &Disk| keys.iter().map(|key| disk.kept(&note(key))).collect();
         self.shared
             .blocking(move |shared| shared.with_disk(read))
             .await
     }
+
+    async fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<Note>, ReadError> {
+        let mut end = note(prefix);
+        // No key has such a byte.
+        end.push(u8::MAX);
+        let mut start = note(prefix.max(after));
+        if after >= prefix {
+            start.push(0);
+        }
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        let found = self.kept_range(start..end, limit).await?;
+        let notes = found.into_iter().map(|(key, value)| {
+            let key = String::from_utf8_lossy(&key[NOTE.len()..]).into_owned();
+            (key, value)
+        });
+        Ok(notes.collect())
+    }
 }
+
+const NOTE: &[u8] = b"note/";
 
 /// The key of a note among everything that is kept beside the log.
 fn note(key: &str) -> Vec<u8> {
-    [b"note/", key.as_bytes()].concat()
+    [NOTE, key.as_bytes()].concat()
 }
 
 /// Locks for reading; a panic elsewhere leaves these values whole, as each is set in one step.

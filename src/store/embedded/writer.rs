@@ -13,7 +13,7 @@ use super::disk::{Disk, Placed, State, Write};
 use super::watermark::Watermark;
 use super::{Shared, read, write};
 use crate::push::{Cursor, EventId, Position};
-use crate::store::{AppendError, Appended, NewEntry};
+use crate::store::{AppendError, Appended, NewEntry, Survives};
 
 type Reply = oneshot::Sender<Result<Vec<Appended>, AppendError>>;
 type Done = oneshot::Sender<Result<(), AppendError>>;
@@ -21,7 +21,7 @@ type Done = oneshot::Sender<Result<(), AppendError>>;
 /// What the writer can be asked to do.
 pub(super) enum Command {
     Append(Vec<NewEntry>, Reply),
-    Keep(Vec<Write>, Done),
+    Keep(Vec<Write>, Survives, Done),
     Sync(Done),
     Retire(oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
@@ -130,7 +130,7 @@ impl Writer {
                         .sum::<usize>();
                     requests.push((entries, reply));
                 }
-                Command::Keep(writes, done) => keeps.push((writes, done)),
+                Command::Keep(writes, survives, done) => keeps.push((writes, survives, done)),
                 Command::Sync(done) => syncs.push(done),
                 Command::Retire(done) => self.retiring.push(done),
                 Command::Close(done) => {
@@ -151,12 +151,21 @@ impl Writer {
     }
 
     /// Writes what is kept beside the log, in the order in which it was asked for.
-    fn keep(&mut self, keeps: Vec<(Vec<Write>, Done)>) {
+    fn keep(&mut self, keeps: Vec<(Vec<Write>, Survives, Done)>) {
         if keeps.is_empty() {
             return;
         }
-        let kept = self.with_disk(|disk| disk.keep(keeps.iter().flat_map(|(writes, _)| writes)));
-        for (_, done) in keeps {
+        let is_careful = |(_, survives, _): &(_, Survives, _)| *survives == Survives::PowerLoss;
+        let survives = if keeps.iter().any(is_careful) {
+            Survives::PowerLoss
+        } else {
+            Survives::Kill
+        };
+        let kept = self.with_disk(|disk| {
+            let writes = keeps.iter().flat_map(|(writes, ..)| writes);
+            disk.keep(writes, survives)
+        });
+        for (.., done) in keeps {
             // Whoever asked may have gone; it is kept all the same.
             let _: Result<(), _> = done.send(kept.clone());
         }

@@ -41,7 +41,7 @@ impl Common {
 
     /// The millisecond that has begun, counted as passed: what is to last from now on ends no
     /// earlier than promised.
-    fn from_now(&self) -> Millis {
+    fn starting_now(&self) -> Millis {
         self.now().saturating_add(1)
     }
 
@@ -223,7 +223,7 @@ impl Subscription {
     }
 
     pub fn nack(&self, ids: &[String], how: &Nack) -> Result<Vec<AckOutcome>, SubscriptionError> {
-        let (end, now) = (self.common.end(), self.common.from_now());
+        let (end, now) = (self.common.end(), self.common.starting_now());
         self.each(ids, |inner, id| {
             let (outcome, parked) = inner.state.nack(id, end, how, &inner.spec, now);
             self.bury(inner, parked);
@@ -236,7 +236,7 @@ impl Subscription {
         ids: &[String],
         by: Option<Duration>,
     ) -> Result<Vec<AckOutcome>, SubscriptionError> {
-        let now = self.common.from_now();
+        let now = self.common.starting_now();
         self.each(ids, |inner, id| {
             let by = by.unwrap_or(inner.spec.ack_deadline);
             inner.state.extend(id, by, now)
@@ -349,7 +349,7 @@ impl Subscription {
     /// Hands out what can be, and wakes those who got something.
     fn hand_out(&self, inner: &mut Inner) {
         self.expire(inner);
-        let given = inner.state.hand_out(&inner.spec, self.common.from_now());
+        let given = inner.state.hand_out(&inner.spec, self.common.starting_now());
         let generation = inner.state.generation();
         for Given {
             member,
