@@ -25,6 +25,7 @@ pub(super) async fn index() -> Json<Value> {
             "POST /sandbox/faults": "adds one fault or an array of them",
             "DELETE /sandbox/faults": "drops all faults",
             "GET /sandbox/requests": "counts per operation and per row, and the last requests",
+            "GET /sandbox/rows": "rows received, accepted, and accepted again",
             "GET /sandbox/tokens": "tokens issued, live, and refusals",
             "POST /sandbox/tokens/expire": "refuses the present tokens from now on",
             "GET /sandbox/pushes": "pushes sent, acknowledged, retried, failed",
@@ -95,6 +96,10 @@ pub(super) async fn clear_faults(State(world): Shared) -> Json<Value> {
 
 pub(super) async fn requests(State(world): Shared) -> Json<Value> {
     Json(world.received().report())
+}
+
+pub(super) async fn rows(State(world): Shared) -> Json<Value> {
+    Json(world.received().rows.totals())
 }
 
 pub(super) async fn tokens(State(world): Shared) -> Json<Value> {

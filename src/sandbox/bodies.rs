@@ -27,20 +27,23 @@ pub(super) struct CallFacts {
     pub time_ring: i64,
     pub time_answer: i64,
     pub time_hangup: i64,
+    /// In seconds as the called person lives them, whatever the speed.
+    ring_seconds: u64,
+    talk_seconds: u64,
     recorded: bool,
     tries: u32,
     row_index: i64,
 }
 
 impl CallFacts {
-    /// The facts of a call that hung up just now. Earlier times are counted
-    /// back from now by the call's own durations, whatever the speed.
-    pub fn new(world: &World, spec: &CallSpec, outcome: &Outcome) -> Self {
+    /// The facts of a call that was dialled then and hung up just now. The
+    /// times between lie as they would at a speed of 1.
+    pub fn new(world: &World, spec: &CallSpec, outcome: &Outcome, time_dial: i64) -> Self {
         let mut rng = StdRng::seed_from_u64(outcome.rng);
         let ms = |time: u64| i64::try_from(time).unwrap_or_default();
-        let time_hangup = now_ms();
-        let time_answer = time_hangup - ms(outcome.talk_ms);
-        let time_dial = time_answer - ms(outcome.ring_ms);
+        let time_hangup = now_ms().max(time_dial);
+        let whole = ms(outcome.ring_ms + outcome.talk_ms).max(1);
+        let after = |time: u64| time_dial + (time_hangup - time_dial) * ms(time) / whole;
         let row = spec
             .row
             .head
@@ -57,9 +60,11 @@ impl CallFacts {
             callee: spec.row.values.first().cloned().unwrap_or_default(),
             row,
             time_dial,
-            time_ring: time_dial + ms(outcome.ring_ms / 4),
-            time_answer,
+            time_ring: after(outcome.ring_ms / 4),
+            time_answer: after(outcome.ring_ms),
             time_hangup,
+            ring_seconds: outcome.ring_ms / 1000,
+            talk_seconds: outcome.talk_ms / 1000,
             recorded: spec.recorded,
             tries: spec.row.tries,
             row_index: spec.row.index,
@@ -110,8 +115,8 @@ impl CallFacts {
         record["time_dial"] = json!(self.time_dial);
         record["time_ring"] = json!(self.time_ring);
         record["time_hangup"] = json!(self.time_hangup);
-        record["duration_ring"] = json!((self.time_answer - self.time_dial) / 1000);
-        record["duration_call"] = json!((self.time_hangup - self.time_answer) / 1000);
+        record["duration_ring"] = json!(self.ring_seconds);
+        record["duration_call"] = json!(self.talk_seconds);
         if let Some(time) = self.time_answer_as_pushed(outcome) {
             record["time_answer"] = time;
         }
@@ -151,20 +156,17 @@ impl CallFacts {
 
     /// The recording, which the sandbox serves from now on.
     fn voice(&self, world: &World, rng: &mut StdRng) -> Value {
-        let seconds = (self.time_hangup - self.time_answer) / 1000;
         let path = format!(
             "ant/4/ivr/0/{}/0/{}-{}.wav",
             date_path(self.time_hangup),
             rng.random_range(100_000..999_999),
             dashed(rng.random())
         );
-        let size = world
-            .recordings()
-            .add(&path, u64::try_from(seconds).unwrap_or_default());
+        let size = world.recordings().add(&path, self.talk_seconds);
         let mut voice = self.identity(world);
         voice["url"] = json!(path);
         voice["size"] = json!(size);
-        voice["duration"] = json!(seconds);
+        voice["duration"] = json!(self.talk_seconds);
         voice
     }
 }

@@ -7,6 +7,10 @@ use std::time::Duration;
 ///
 /// There is no `Debug`: push addresses and credentials are secrets.
 #[derive(Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches that have nothing to do with each other"
+)]
 pub struct SandboxConfig {
     /// Base URLs (plain HTTP) to which pushes go. A URL whose last path segment
     /// is a module (`receiveCallRecord`, `receiveVoice`, `receiveDialog`) gets
@@ -35,6 +39,9 @@ pub struct SandboxConfig {
     /// Whether create refuses a task without `time_range`, as the live
     /// platform has come to do.
     pub require_time_range: bool,
+    /// Whether accepted rows are dialled. Otherwise they are counted, get their
+    /// ids and are forgotten, so that there may be any number of them.
+    pub dial: bool,
     /// Wait before a push that was not acknowledged is sent again.
     pub push_retry_wait: Duration,
     /// The `business_id` of all pushes.
@@ -56,6 +63,7 @@ impl Default for SandboxConfig {
             balance: None,
             enforce_hours: false,
             require_time_range: false,
+            dial: true,
             push_retry_wait: Duration::from_secs(5),
             business_id: "10527".to_owned(),
             app_id: "123".to_owned(),

@@ -216,8 +216,9 @@ fn await_next_round(world: &World, task: &mut Task, now: i64) -> Step {
 /// whether somebody answered.
 async fn place_call(world: &Arc<World>, spec: &CallSpec) -> bool {
     let outcome = Outcome::of(world.config.seed, &spec.row);
+    let time_dial = now_ms();
     let real = Duration::from_millis(outcome.ring_ms + outcome.talk_ms);
     tokio::time::sleep(world.config.scaled(real)).await;
-    CallFacts::new(world, spec, &outcome).push(world, &outcome);
+    CallFacts::new(world, spec, &outcome, time_dial).push(world, &outcome);
     outcome.answered
 }

@@ -27,7 +27,7 @@
 //! |---|---|
 //! | wrong `app_key` or `app_secret`, if the sandbox was given any | 200101 |
 //! | token missing, unknown, expired, or killed by a newer one | 10001 |
-//! | no JSON, a parameter missing or of another type or out of range | 10005 |
+//! | no JSON, a parameter missing or of another type or out of range; a row with a control character in a value (the sandbox's own rule) | 10005 |
 //! | a line that is not the account's; inserting after the start; pausing a task never started; starting, pausing, deleting or inserting into the long-lived task of direct callouts | 200200 |
 //! | unknown task | 200202 |
 //! | a number that is no mobile number, or ends in 9999 (sensitive); fails the batch | 200203 |
@@ -59,9 +59,9 @@
 //! answered, recording and dialog, in any order. `time_answer` of an unanswered
 //! call is 0, null, "" or absent. Half of all `call_uuid`s have no dashes. A
 //! recording's `url` is relative to `/voice/`, where it can be fetched, whole or
-//! in ranges; longer calls' recordings end after 15 seconds. Times are counted
-//! back from the moment of the push, so that none lies in the future at any
-//! `speed`.
+//! in ranges; longer calls' recordings end after 15 seconds. Times are
+//! real ones at any `speed`: a call begins when it is dialled, and has ended
+//! before its pushes. Durations are those of the call as it would be lived.
 //!
 //! A push without `success` in its answer within 3 s is sent again, byte by
 //! byte, up to 3 times, and then kept under `GET /sandbox/pushes/failed`.
@@ -73,7 +73,8 @@
 //! | endpoint | |
 //! |---|---|
 //! | `GET`, `POST`, `DELETE /sandbox/faults` | the queue of faults |
-//! | `GET /sandbox/requests` | per operation: received, applied, refused, cut; accepted rows by number and by content; the last 200 requests |
+//! | `GET /sandbox/requests` | per operation: received, applied, refused, cut; rows as under `/sandbox/rows`, accepted ones by number and by content (with their ids) and received ones by content, for the first 200,000 different ones; the last 200 requests |
+//! | `GET /sandbox/rows` | how many rows were received, whatever became of them, how many accepted, and how many of these had been accepted before |
 //! | `GET /sandbox/tokens`, `POST /sandbox/tokens/expire` | tokens issued, live, refusals; refuses the present ones from now on |
 //! | `GET /sandbox/pushes`, `GET /sandbox/pushes/failed` | per receiver: sent, posts, acknowledged, retried, failed, lost, in flight; those given up |
 //! | `POST /sandbox/push?module=M` | sends the body's bytes with the request's Content-Type to a module, once, and answers `{status, body, acknowledged}` |
@@ -124,6 +125,7 @@ mod params;
 mod quirk;
 mod received;
 mod router;
+mod row_counts;
 mod rows;
 mod script;
 mod server;

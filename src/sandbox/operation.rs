@@ -74,7 +74,16 @@ impl Operation {
             .find(|operation| operation.name() == name)
     }
 
-    fn apply(self, world: &Arc<World>, parts: &Parts, body: &[u8]) -> Result<Value, Refusal> {
+    fn takes_rows(self) -> bool {
+        matches!(self, Self::CallOut | Self::Insert)
+    }
+
+    fn apply(
+        self,
+        world: &Arc<World>,
+        parts: &Parts,
+        params: Result<Params, Refusal>,
+    ) -> Result<Value, Refusal> {
         if self != Self::Token {
             let token = token_of(&parts.uri);
             if !world.tokens().admit(token.as_deref()) {
@@ -82,7 +91,7 @@ impl Operation {
             }
         }
         check_content_type(&parts.headers)?;
-        let params = Params::read(body)?;
+        let params = params?;
         match self {
             Self::Token => tokens::issue(world, &params),
             Self::Config => catalog::query(world, &params),
@@ -143,9 +152,17 @@ fn answer(
     {
         world.tokens().expire();
     }
+    let params = Params::read(body);
+    if let Ok(params) = &params
+        && operation.takes_rows()
+    {
+        // Rows that cannot be read as rows are no rows.
+        let rows = params.grid("call_list").unwrap_or_default();
+        world.received().rows.receive(&rows);
+    }
     let forestalled = fault.and_then(Answer::instead);
     let carry_out = forestalled.is_none() || fault.is_some_and(|fault| fault.applied == Some(true));
-    let outcome = carry_out.then(|| operation.apply(world, parts, body));
+    let outcome = carry_out.then(|| operation.apply(world, parts, params));
     let refusal = outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
     let line = Line {
         time: now_ms(),

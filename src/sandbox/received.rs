@@ -1,24 +1,20 @@
 //! What reached the sandbox: the proof of what a client really sent.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::clock::now_ms;
 use super::operation::Operation;
-use super::task::Row;
+use super::row_counts::RowCounts;
 
 const MAX_LAST: usize = 200;
-/// Beyond this many different rows only the total is counted.
-const MAX_ROWS: usize = 200_000;
 
 #[derive(Default)]
 pub(super) struct Received {
     operations: BTreeMap<&'static str, Counts>,
-    rows: u64,
-    numbers: HashMap<String, u64>,
-    contents: HashMap<String, u64>,
+    pub rows: RowCounts,
     last: VecDeque<Line>,
 }
 
@@ -80,30 +76,10 @@ impl Received {
         self.last.push_back(line);
     }
 
-    /// Counts rows that were accepted: each of them will be dialled.
-    pub fn count_rows(&mut self, rows: &[Row]) {
-        self.rows += rows.len() as u64;
-        for row in rows {
-            if self.contents.len() >= MAX_ROWS {
-                return;
-            }
-            let number = row.values.first().cloned().unwrap_or_default();
-            *self.numbers.entry(number).or_default() += 1;
-            *self
-                .contents
-                .entry(json!(*row.values).to_string())
-                .or_default() += 1;
-        }
-    }
-
     pub fn report(&self) -> Value {
         json!({
             "operations": self.operations,
-            "rows": {
-                "accepted": self.rows,
-                "by_number": self.numbers,
-                "by_content": self.contents,
-            },
+            "rows": self.rows.report(),
             "last": self.last,
         })
     }

@@ -52,6 +52,7 @@ pub(super) fn router(world: Arc<World>) -> Router {
                 .delete(admin::clear_faults),
         )
         .route("/sandbox/requests", get(admin::requests))
+        .route("/sandbox/rows", get(admin::rows))
         .route("/sandbox/tokens", get(admin::tokens))
         .route("/sandbox/tokens/expire", post(admin::expire_tokens))
         .route("/sandbox/pushes", get(admin::pushes))

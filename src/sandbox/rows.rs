@@ -39,6 +39,10 @@ impl Batch {
                     head.len()
                 )));
             }
+            if row.iter().any(|value| value.contains(char::is_control)) {
+                return Err(BAD_PARAMETER
+                    .because(format!("row {index} has a control character in a value")));
+            }
             if !dialable(&row[0]) {
                 return Err(
                     BAD_NUMBER.because(format!("row {index} has no dialable mobile number"))

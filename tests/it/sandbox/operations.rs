@@ -400,3 +400,78 @@ async fn tasks_are_filtered_sorted_and_paged() {
     );
     assert_eq!(rows[0]["remaining"], 0);
 }
+
+#[tokio::test]
+async fn rows_are_counted_as_they_come_and_as_they_are_accepted() {
+    let sandbox = Sandbox::start(SandboxConfig::default()).await;
+    let session = sandbox.session().await;
+    let result = session.result("callout", callout(&["13000000001"])).await;
+    // Refused for the sake of a row, for the token, and by a fault.
+    let both = ["13000000001", "13000009999"];
+    assert_eq!(session.code("callout", callout(&both)).await, 200_203);
+    sandbox
+        .fault(json!({ "operation": "callout", "fault": "busy" }))
+        .await;
+    assert_eq!(
+        session.code("callout", callout(&["13000000001"])).await,
+        10_004
+    );
+    sandbox
+        .fault(json!({ "operation": "callout", "fault": "cut_before_reading" }))
+        .await;
+    let cut = session.raw("callout", &callout(&["13000000001"])).await;
+    assert!(cut.is_err());
+
+    let (first, second) = (
+        json!(["13000000001", "张先生"]).to_string(),
+        json!(["13000009999", "张先生"]).to_string(),
+    );
+    let rows = sandbox.get("/sandbox/requests").await["rows"].clone();
+    assert_eq!(
+        rows["received_by_content"],
+        json!({ &first: 3, &second: 1 })
+    );
+    assert_eq!(rows["by_content"], json!({ &first: 1 }));
+    let id = result["task_data_ids"][0].as_i64().unwrap().to_string();
+    assert_eq!(rows["ids_by_content"], json!({ &first: [id] }));
+    let totals = sandbox.get("/sandbox/rows").await;
+    assert_eq!(
+        totals,
+        json!({ "received": 4, "accepted": 1, "accepted_again": 0 })
+    );
+    session.result("callout", callout(&["13000000001"])).await;
+    assert_eq!(sandbox.get("/sandbox/rows").await["accepted_again"], 1);
+}
+
+#[tokio::test]
+async fn a_control_character_in_a_value_fails_its_batch() {
+    let sandbox = Sandbox::start(SandboxConfig::default()).await;
+    let session = sandbox.session().await;
+    let with = |value: String| {
+        let mut request = callout(&["13000000001", "13000000002"]);
+        request["call_list"][1][1] = json!(value);
+        request
+    };
+    let code = session.code("callout", with("a\u{7}b".into())).await;
+    assert_eq!(code, 10_005);
+    assert_eq!(session.code("callout", with("长".repeat(5000))).await, 0);
+}
+
+#[tokio::test]
+async fn rows_that_are_not_dialled_are_accepted_and_forgotten() {
+    let config = SandboxConfig {
+        dial: false,
+        ..SandboxConfig::default()
+    };
+    let sandbox = Sandbox::start(config).await;
+    let session = sandbox.session().await;
+    let result = session.result("callout", callout(&["13000000001"])).await;
+    assert_eq!(result["total"], 1);
+    let task = session.task(json!({ "line_num": "69101338" })).await;
+    let inserted = session.insert(&task, &["13000000001"]).await;
+    assert_eq!(inserted["result"]["total"], 1);
+    // The line is free, and the task has nobody to call.
+    session.result("start", json!({ "task_id": task })).await;
+    session.wait_for_status(&task, 4).await;
+    assert_eq!(sandbox.get("/sandbox/rows").await["accepted"], 2);
+}
