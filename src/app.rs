@@ -33,6 +33,8 @@ use crate::store::embedded::metrics::StoreMetrics;
 use crate::store::embedded::subscriptions::EmbeddedSubscriptions;
 use crate::store::embedded::{EmbeddedLog, OpenError, Options};
 use crate::store::subscriptions::Subscriptions as _;
+use crate::submissions::metrics::SubmissionsMetrics;
+use crate::submissions::{self, Submissions, SubmissionsError, UploadOptions};
 
 /// Why the gateway cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +55,9 @@ pub enum AppError {
     /// The calls that were put together cannot be opened.
     #[error(transparent)]
     Calls(#[from] calls::OpenError),
+    /// What was submitted cannot be taken up.
+    #[error(transparent)]
+    Submissions(#[from] SubmissionsError),
     /// The platform's address is not usable.
     #[error(transparent)]
     Platform(#[from] WireError),
@@ -118,20 +123,32 @@ pub async fn run(
         tracing::warn!("no [[accounts]] are configured: nothing can be called or pushed");
     }
 
-    let log = Arc::new(EmbeddedLog::open(store_options(&config)).await?);
-    StoreMetrics::register(&mut registry, log.clone());
-    let subscriptions = EmbeddedSubscriptions::open(log.clone(), config.subscriptions.max).await?;
-    let subscriptions = Arc::new(subscriptions);
-    let calls = Arc::new(Calls::open(&config.store.path.join("calls"))?);
+    let store = Store::open(&config, &mut registry).await?;
+    let (log, subscriptions, calls) = store.parts();
     let accounts: Vec<Arc<Account>> = config.accounts.iter().cloned().map(Arc::new).collect();
     let platform = platform_config(&config);
     let platform = Platform::new(&platform, accounts.clone(), metrics.platform)?;
     let platform = Arc::new(platform);
-    let edge = Edge::new(edge_config(&config), accounts, log.clone(), metrics.edge);
+    let submissions = Submissions::open(
+        log.clone(),
+        log.clone(),
+        platform.clone(),
+        submissions_options(&config),
+        metrics.submissions,
+    );
+    let submissions = Arc::new(submissions.await?);
+    let edge = Edge::new(
+        edge_config(&config),
+        accounts,
+        log.clone(),
+        submissions.row_keys(),
+        metrics.edge,
+    );
     let drain = CancellationToken::new();
     let grpc = GrpcServer {
         clients: Arc::new(Clients::new(&config.clients, account_names(&config))),
         platform: platform.clone(),
+        submissions: submissions.clone(),
         log: log.clone(),
         notes: log.clone(),
         calls: calls.clone(),
@@ -158,14 +175,19 @@ pub async fn run(
         config.store.retention,
         watch,
     );
-    let assembling = Assembling::start(Assembler::new(
+    let assembler = Assembler::new(
         calls.clone(),
         log.clone(),
         subscriptions.clone(),
         log.clone(),
         assembler_options(&config),
         metrics.calls,
-    ));
+    );
+    let assembling = Task::start(|end| assembler.run(end));
+    let resolving = Task::start(|end| {
+        let submissions = submissions.clone();
+        async move { submissions.run(end).await }
+    });
     let push = edge.router();
     let push = http_server::serve(listeners.push, push, drain.clone().cancelled_owned());
     let grpc = async {
@@ -183,18 +205,49 @@ pub async fn run(
             tracing::info!(grace = ?config.shutdown_grace, "draining");
             ready.set(false);
             drain.cancel();
-            finish(fronts, &platform, config.shutdown_grace).await
+            finish(fronts, &platform, &submissions, config.shutdown_grace).await
         }
     };
 
     ready.set(false);
+    resolving.stop().await;
     assembling.stop().await;
-    calls.close().await;
-    subscriptions.close().await;
-    log.close().await;
+    store.close().await;
     background.stop().await;
     tracing::info!("stopped");
     Ok(stopped?)
+}
+
+/// What is kept on disk.
+struct Store {
+    log: Arc<EmbeddedLog>,
+    subscriptions: Arc<EmbeddedSubscriptions>,
+    calls: Arc<Calls>,
+}
+
+impl Store {
+    async fn open(config: &Config, registry: &mut Registry) -> Result<Self, AppError> {
+        let log = Arc::new(EmbeddedLog::open(store_options(config)).await?);
+        StoreMetrics::register(registry, log.clone());
+        let subscriptions = EmbeddedSubscriptions::open(log.clone(), config.subscriptions.max);
+        Ok(Self {
+            subscriptions: Arc::new(subscriptions.await?),
+            calls: Arc::new(Calls::open(&config.store.path.join("calls"))?),
+            log,
+        })
+    }
+
+    fn parts(&self) -> (Arc<EmbeddedLog>, Arc<EmbeddedSubscriptions>, Arc<Calls>) {
+        let (log, subscriptions) = (self.log.clone(), self.subscriptions.clone());
+        (log, subscriptions, self.calls.clone())
+    }
+
+    /// Closes everything; the log last, as the others write into it.
+    async fn close(&self) {
+        self.calls.close().await;
+        self.subscriptions.close().await;
+        self.log.close().await;
+    }
 }
 
 /// What goes on until the very end: probes and metrics, the retention of the log, and the watch
@@ -231,17 +284,20 @@ impl Background {
     }
 }
 
-/// What puts calls together as long as pushes can come in.
-struct Assembling {
+/// Work that goes on as long as anything can come in.
+struct Task {
     end: CancellationToken,
     task: JoinHandle<()>,
 }
 
-impl Assembling {
-    fn start(assembler: Assembler) -> Self {
+impl Task {
+    fn start<F>(work: impl FnOnce(CancellationToken) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let end = CancellationToken::new();
         Self {
-            task: tokio::spawn(assembler.run(end.clone())),
+            task: tokio::spawn(work(end.clone())),
             end,
         }
     }
@@ -257,17 +313,20 @@ impl Assembling {
 async fn finish(
     fronts: impl Future<Output = Result<(), ServeError>>,
     platform: &Platform,
+    submissions: &Submissions,
     grace: Duration,
 ) -> Result<(), ServeError> {
-    let deadline = Instant::now() + grace;
-    let Ok(stopped) = timeout_at(deadline, fronts).await else {
+    let now = Instant::now();
+    // The last fifth is for what has gone out: its outcome must be written down.
+    let stopped = timeout_at(now + grace * 4 / 5, fronts).await;
+    if stopped.is_err() {
         tracing::warn!("some requests were cut off: they did not end within shutdown_grace");
-        return Ok(());
-    };
-    if timeout_at(deadline, platform.finish()).await.is_err() {
+    }
+    let finish = async { tokio::join!(platform.finish(), submissions.finish()) };
+    if timeout_at(now + grace, finish).await.is_err() {
         tracing::warn!("some submissions were still without an outcome");
     }
-    stopped
+    stopped.unwrap_or(Ok(()))
 }
 
 /// Everything that is counted, room by room.
@@ -278,6 +337,7 @@ struct Metrics {
     subscriptions: SubscriptionMetrics,
     platform: PlatformMetrics,
     calls: CallsMetrics,
+    submissions: SubmissionsMetrics,
 }
 
 impl Metrics {
@@ -289,6 +349,7 @@ impl Metrics {
             subscriptions: SubscriptionMetrics::register(registry),
             platform: PlatformMetrics::register(registry),
             calls: CallsMetrics::register(registry),
+            submissions: SubmissionsMetrics::register(registry),
         }
     }
 }
@@ -343,6 +404,23 @@ fn assembler_options(config: &Config) -> AssemblerOptions {
     }
 }
 
+fn submissions_options(config: &Config) -> submissions::Options {
+    let submissions = &config.submissions;
+    submissions::Options {
+        keep: submissions.keep,
+        keep_rows: submissions.keep_rows,
+        numbers: submissions.numbers,
+        uploads: UploadOptions {
+            duplicate_numbers: submissions.duplicate_numbers,
+            duplicate_row_keys: submissions.duplicate_row_keys,
+            max_batches: submissions.max_batches,
+            patience: submissions.patience,
+        },
+        accounts: account_names(config),
+        clock: Arc::new(SystemTime::now),
+    }
+}
+
 fn platform_config(config: &Config) -> PlatformConfig {
     let platform = &config.platform;
     PlatformConfig {
@@ -351,6 +429,10 @@ fn platform_config(config: &Config) -> PlatformConfig {
         request_timeout: platform.request_timeout,
         connect_timeout: platform.connect_timeout,
         pool_idle_timeout: platform.pool_idle_timeout,
+        max_requests_per_second: platform.max_requests_per_second,
+        max_concurrent_requests: platform.max_concurrent_requests,
+        breaker_failures: platform.breaker_failures,
+        ..PlatformConfig::default()
     }
 }
 

@@ -18,7 +18,8 @@ pub use self::clients::{Client, Permission};
 pub use self::reader::Fault;
 use self::reader::Section;
 pub use self::sections::{
-    Admin, Calls, DialogContext, Grpc, Log, LogFormat, Platform, Push, Store, Subscriptions,
+    Admin, Calls, DialogContext, Grpc, Log, LogFormat, Platform, Push, Store, Submissions,
+    Subscriptions,
 };
 use crate::account::Account;
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub subscriptions: Subscriptions,
     /// How calls are put together from their pushes.
     pub calls: Calls,
+    /// Request ids and uploads.
+    pub submissions: Submissions,
     /// What a ringing caller's question is answered with.
     pub dialog_context: DialogContext,
     /// Who may call; none: anybody who can connect.
@@ -110,6 +113,7 @@ impl Config {
             calls: root.section("calls", |s| Calls {
                 wait: s.get("wait", Duration::from_mins(10)),
             }),
+            submissions: root.section("submissions", Submissions::read),
             dialog_context: root.section("dialog_context", DialogContext::read),
             log: root.section("log", |s| Log {
                 filter: s.get("filter", "info,fjall=warn,lsm_tree=warn".into()),

@@ -25,3 +25,4 @@ pub mod relay;
 pub mod sandbox;
 pub mod secret;
 pub mod store;
+pub mod submissions;

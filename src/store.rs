@@ -138,7 +138,8 @@ impl NoteChange {
 /// What a change has to survive before it counts as made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Survives {
-    /// The death of the process; loss of power may take back the last second.
+    /// The death of the process; loss of power may take back what no later push or careful change
+    /// has brought onto the disk.
     Kill,
     /// Loss of power, too.
     PowerLoss,

@@ -197,6 +197,14 @@ impl Setting for u64 {
     }
 }
 
+impl Setting for u32 {
+    const EXPECTED: &'static str = "a whole number from 0 to 4294967295";
+
+    fn read(value: &Value) -> Option<Self> {
+        u64::read(value)?.try_into().ok()
+    }
+}
+
 impl Setting for usize {
     const EXPECTED: &'static str = u64::EXPECTED;
 

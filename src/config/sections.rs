@@ -8,6 +8,8 @@ use std::time::Duration;
 use http::Uri;
 
 use super::reader::{Section, Setting};
+use crate::proto::DuplicateRule;
+use crate::submissions::check::Numbers;
 
 /// `[grpc]`
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +61,13 @@ pub struct Platform {
     pub connect_timeout: Duration,
     /// How long an idle connection is kept; shorter than the platform keeps it.
     pub pool_idle_timeout: Duration,
+    /// How many requests each account may send in a second; 0: no bound.
+    pub max_requests_per_second: u32,
+    /// How many requests of each account may be under way at once; 0: no bound.
+    pub max_concurrent_requests: usize,
+    /// After so many calls in a row that did not reach the platform, an account's calls are held
+    /// back; 0: never.
+    pub breaker_failures: u32,
 }
 
 /// `[store]`
@@ -86,6 +95,45 @@ pub struct Subscriptions {
 pub struct Calls {
     /// How long a call waits for what is missing before it is closed without.
     pub wait: Duration,
+}
+
+/// `[submissions]`
+#[derive(Clone, Debug)]
+pub struct Submissions {
+    /// How long the outcome of a request id is kept.
+    pub keep: Duration,
+    /// How long uploads and their rows' ids are kept, and what is unknown.
+    pub keep_rows: Duration,
+    /// How phone numbers are read that name no country.
+    pub numbers: Numbers,
+    /// What is done with a number that another row of an upload has.
+    pub duplicate_numbers: DuplicateRule,
+    /// What is done with a row key that another row of an upload has.
+    pub duplicate_row_keys: DuplicateRule,
+    /// How many batches of an upload are out at once.
+    pub max_batches: usize,
+    /// How long an upload waits for a platform that cannot be reached.
+    pub patience: Duration,
+}
+
+impl Setting for Numbers {
+    const EXPECTED: &'static str = "a region of two letters, such as \"CN\"";
+
+    fn read(value: &toml::Value) -> Option<Self> {
+        Self::new(value.as_str()?)
+    }
+}
+
+impl Setting for DuplicateRule {
+    const EXPECTED: &'static str = "one of warn, refuse";
+
+    fn read(value: &toml::Value) -> Option<Self> {
+        Some(match value.as_str()? {
+            "warn" => Self::Warn,
+            "refuse" => Self::Refuse,
+            _ => return None,
+        })
+    }
 }
 
 /// `[dialog_context]`
@@ -179,6 +227,9 @@ impl Platform {
             request_timeout: section.get("request_timeout", Duration::from_secs(10)),
             connect_timeout: section.get("connect_timeout", Duration::from_secs(3)),
             pool_idle_timeout: section.get("pool_idle_timeout", Duration::from_secs(10)),
+            max_requests_per_second: section.get("max_requests_per_second", 500),
+            max_concurrent_requests: section.get("max_concurrent_requests", 128),
+            breaker_failures: section.get("breaker_failures", 5),
         };
         if !platform.path_prefix.is_empty() && !platform.path_prefix.starts_with('/') {
             section.fault(
@@ -216,6 +267,25 @@ impl Subscriptions {
             max: section.get("max", 10_000),
             stuck_after: section.get("stuck_after", Duration::from_secs(300)),
         }
+    }
+}
+
+impl Submissions {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let submissions = Self {
+            keep: section.get("keep", Duration::from_hours(24)),
+            keep_rows: section.get("keep_rows", Duration::from_hours(30 * 24)),
+            numbers: section.get("phone_region", Numbers::default()),
+            duplicate_numbers: section.get("duplicate_numbers", DuplicateRule::Refuse),
+            duplicate_row_keys: section.get("duplicate_row_keys", DuplicateRule::Refuse),
+            max_batches: section.get("max_batches", 4),
+            patience: section.get("patience", Duration::from_secs(30)),
+        };
+        if !(1..=64).contains(&submissions.max_batches) {
+            let problem = format!("{} is not between 1 and 64", submissions.max_batches);
+            section.fault("max_batches", problem);
+        }
+        submissions
     }
 }
 

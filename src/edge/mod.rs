@@ -22,10 +22,12 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::metrics::{EdgeMetrics, PushResult};
-use self::reading::Received;
+use self::reading::{Push, Received};
 use crate::account::Account;
 use crate::http_server::Peer;
-use crate::store::PushLog;
+use crate::proto::push_event::Payload;
+use crate::store::{NewEntry, PushLog};
+use crate::submissions::{About, RowKeys};
 
 /// What the listener needs to know.
 #[derive(Clone, Debug)]
@@ -47,6 +49,7 @@ pub struct Edge {
     config: EdgeConfig,
     accounts: Vec<Arc<Account>>,
     log: Arc<dyn PushLog>,
+    row_keys: Arc<RowKeys>,
     metrics: EdgeMetrics,
     /// A permit for each KiB of body that may be held.
     buffer: Semaphore,
@@ -65,6 +68,7 @@ impl Edge {
         config: EdgeConfig,
         accounts: Vec<Arc<Account>>,
         log: Arc<dyn PushLog>,
+        row_keys: Arc<RowKeys>,
         metrics: EdgeMetrics,
     ) -> Self {
         let buffer = Semaphore::new(permits(config.max_buffered_bytes) as usize);
@@ -72,6 +76,7 @@ impl Edge {
             config,
             accounts,
             log,
+            row_keys,
             metrics,
             buffer,
         }
@@ -166,7 +171,8 @@ impl Edge {
             content_type: content_type(&parts.headers),
             voice_base_url: &self.config.voice_base_url,
         };
-        let entries = reading::read(&received, &body);
+        let pushes = reading::read(&received, &body);
+        let entries = self.with_row_keys(&account.name, pushes).await;
         // Dropping the wait does not undo the append: the push may yet become durable, and the
         // platform's next try will find it.
         match timeout(self.config.append_timeout, self.log.append(entries)).await {
@@ -188,6 +194,32 @@ impl Edge {
                 PushResult::NotStored
             }
         }
+    }
+}
+
+impl Edge {
+    /// Pushes as entries for the log, with their submitters' own ids of the rows they are about.
+    async fn with_row_keys(&self, account: &str, mut pushes: Vec<Push>) -> Vec<NewEntry> {
+        let about: Vec<About<'_>> = pushes.iter().map(about).collect();
+        let row_keys = self.row_keys.of(account, &about).await;
+        for (push, row_key) in pushes.iter_mut().zip(row_keys) {
+            push.event.row_key = row_key.unwrap_or_default();
+        }
+        pushes.into_iter().map(NewEntry::from).collect()
+    }
+}
+
+/// What a push is about.
+fn about(push: &Push) -> About<'_> {
+    let (task_data_id, record) = match &push.event.payload {
+        Some(Payload::CallRecord(record)) => (record.task_data_id.as_str(), Some(record)),
+        Some(Payload::Voice(voice)) => (voice.task_data_id.as_str(), None),
+        Some(Payload::Dialog(dialog)) => (dialog.task_data_id.as_str(), None),
+        Some(Payload::Unrecognized(_) | Payload::Call(_)) | None => ("", None),
+    };
+    About {
+        task_data_id,
+        record,
     }
 }
 

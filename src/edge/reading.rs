@@ -26,8 +26,29 @@ pub struct Received<'a> {
     pub voice_base_url: &'a str,
 }
 
+/// A push as it was read.
+#[derive(Clone, Debug)]
+pub struct Push {
+    /// Identifies its content.
+    pub id: EventId,
+    /// Without what only its place in the log tells.
+    pub event: PushEvent,
+    /// The bytes as received.
+    pub raw: Bytes,
+}
+
+impl From<Push> for NewEntry {
+    fn from(push: Push) -> Self {
+        Self {
+            id: push.id,
+            event: push.event.encode_to_vec().into(),
+            raw: push.raw,
+        }
+    }
+}
+
 /// Reads a body as one push, or as many as its array has elements; never as none.
-pub fn read(received: &Received<'_>, body: &Bytes) -> Vec<NewEntry> {
+pub fn read(received: &Received<'_>, body: &Bytes) -> Vec<Push> {
     let Ok(text) = str::from_utf8(body) else {
         return vec![received.unrecognized(body.clone(), None, "not UTF-8")];
     };
@@ -43,7 +64,7 @@ pub fn read(received: &Received<'_>, body: &Bytes) -> Vec<NewEntry> {
 
 impl Received<'_> {
     /// Reads one push; `raw` is what came, `text` the same without a byte order mark.
-    fn read_one(&self, raw: Bytes, text: &str) -> NewEntry {
+    fn read_one(&self, raw: Bytes, text: &str) -> Push {
         let Some(json) = Json::parse(text) else {
             return self.unrecognized(raw, None, "not JSON");
         };
@@ -89,7 +110,7 @@ impl Received<'_> {
         }
     }
 
-    fn unrecognized(&self, raw: Bytes, id: Option<EventId>, reason: &str) -> NewEntry {
+    fn unrecognized(&self, raw: Bytes, id: Option<EventId>, reason: &str) -> Push {
         let id = id.unwrap_or_else(|| EventId::of_raw(self.account, self.module, &raw));
         let payload = Payload::Unrecognized(self.unrecognized_payload(&raw, reason));
         self.entry(
@@ -117,7 +138,7 @@ impl Received<'_> {
         kind: PushKind,
         payload: Payload,
         rest: Fields<'_>,
-    ) -> NewEntry {
+    ) -> Push {
         let event = PushEvent {
             event_id: id.to_string(),
             account: self.account.to_owned(),
@@ -127,10 +148,6 @@ impl Received<'_> {
             payload: Some(payload),
             ..PushEvent::default()
         };
-        NewEntry {
-            id,
-            event: event.encode_to_vec().into(),
-            raw,
-        }
+        Push { id, event, raw }
     }
 }

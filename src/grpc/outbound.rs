@@ -1,14 +1,19 @@
 //! `yeta.v1.OutboundService`.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+mod rows;
 
-use futures_util::Stream;
+use std::{sync::Arc, time::Duration};
+
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 
 use super::{
     auth::Clients,
+    deadline,
     door::{Door, LogEnd},
+    status,
+    validate::{self, Validate},
 };
 use crate::{
     calls::turbo_note,
@@ -19,35 +24,43 @@ use crate::{
         DeleteTaskResponse, GetSubmissionRequest, InsertTaskDataRequest, InsertTaskDataResponse,
         ListSubmissionsRequest, ListSubmissionsResponse, PauseTaskRequest, PauseTaskResponse,
         QueryTasksRequest, QueryTasksResponse, StartTaskRequest, StartTaskResponse, Submission,
-        SubmitRowsRequest, SubmitRowsResponse,
+        SubmitRowsRequest,
         outbound_service_server::{OutboundService, OutboundServiceServer},
     },
     store::Notes,
+    submissions::{Submissions, Submit},
 };
 
 /// The service's implementation.
 pub struct Outbound {
     door: Door,
+    submissions: Arc<Submissions>,
     log_end: LogEnd,
     notes: Arc<dyn Notes>,
+    drain: CancellationToken,
 }
 
 /// A note that takes longer is not waited for.
 const NOTE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The service, ready to be served. `log_end` is asked just before each request
-/// that sets off pushes; `notes` keep which tasks are in turbo mode.
+/// that sets off pushes; `notes` keep which tasks are in turbo mode; uploads end
+/// when `drain` is cancelled.
 pub fn outbound_service(
     platform: Arc<Platform>,
+    submissions: Arc<Submissions>,
     clients: Arc<Clients>,
     log_end: LogEnd,
     notes: Arc<dyn Notes>,
+    drain: CancellationToken,
 ) -> OutboundServiceServer<Outbound> {
     let door = Door { platform, clients };
     let outbound = Outbound {
         door,
+        submissions,
         log_end,
         notes,
+        drain,
     };
     OutboundServiceServer::new(outbound)
         .accept_compressed(CompressionEncoding::Gzip)
@@ -63,11 +76,11 @@ impl OutboundService for Outbound {
         request: Request<CallOutRequest>,
     ) -> Result<Response<CallOutResponse>, Status> {
         let push_cursor = (self.log_end)();
-        let reply = self.door.pass(request, Permission::Outbound).await?;
-        Ok(Response::new(CallOutResponse {
-            push_cursor,
-            ..reply
-        }))
+        let mut reply = self.submit(request).await?;
+        if reply.push_cursor.is_empty() {
+            reply.push_cursor = push_cursor;
+        }
+        Ok(Response::new(reply))
     }
 
     async fn create_task(
@@ -76,7 +89,7 @@ impl OutboundService for Outbound {
     ) -> Result<Response<CreateTaskResponse>, Status> {
         let account = self.door.account(&request, Permission::Outbound)?;
         let is_turbo = request.get_ref().trubo_mode == Some(true);
-        let reply: CreateTaskResponse = self.door.pass(request, Permission::Outbound).await?;
+        let reply: CreateTaskResponse = self.submit(request).await?;
         if is_turbo {
             self.note_turbo(account, &reply.task_id).await;
         }
@@ -88,11 +101,11 @@ impl OutboundService for Outbound {
         request: Request<InsertTaskDataRequest>,
     ) -> Result<Response<InsertTaskDataResponse>, Status> {
         let push_cursor = (self.log_end)();
-        let reply = self.door.pass(request, Permission::Outbound).await?;
-        Ok(Response::new(InsertTaskDataResponse {
-            push_cursor,
-            ..reply
-        }))
+        let mut reply = self.submit(request).await?;
+        if reply.push_cursor.is_empty() {
+            reply.push_cursor = push_cursor;
+        }
+        Ok(Response::new(reply))
     }
 
     async fn start_task(
@@ -128,31 +141,73 @@ impl OutboundService for Outbound {
         Ok(Response::new(reply))
     }
 
-    type SubmitRowsStream = Pin<Box<dyn Stream<Item = Result<SubmitRowsResponse, Status>> + Send>>;
+    type SubmitRowsStream = rows::Answers;
 
     async fn submit_rows(
         &self,
-        _: Request<Streaming<SubmitRowsRequest>>,
-    ) -> Result<Response<Self::SubmitRowsStream>, Status> {
-        Err(Status::unimplemented("to come"))
+        request: Request<Streaming<SubmitRowsRequest>>,
+    ) -> Result<Response<rows::Answers>, Status> {
+        let account = self.door.account(&request, Permission::Outbound)?;
+        let account = account.to_owned();
+        let mut rows = request.into_inner();
+        let header = rows::header(&mut rows, &self.drain).await?;
+        validate::check(&header)?;
+        let drain = self.drain.clone();
+        let session = self.submissions.upload(&account, header, drain).await?;
+        let answers = rows::answers(session, rows);
+        Ok(Response::new(answers))
     }
 
     async fn get_submission(
         &self,
-        _: Request<GetSubmissionRequest>,
+        request: Request<GetSubmissionRequest>,
     ) -> Result<Response<Submission>, Status> {
-        Err(Status::unimplemented("to come"))
+        let account = self.door.account(&request, Permission::Outbound)?;
+        validate::check(request.get_ref())?;
+        let request_id = &request.get_ref().request_id;
+        let found = self.submissions.get(account, request_id).await?;
+        let found = found.ok_or_else(|| status::submission_not_found(request_id))?;
+        Ok(Response::new(found))
     }
 
     async fn list_submissions(
         &self,
-        _: Request<ListSubmissionsRequest>,
+        request: Request<ListSubmissionsRequest>,
     ) -> Result<Response<ListSubmissionsResponse>, Status> {
-        Err(Status::unimplemented("to come"))
+        let account = self.door.account(&request, Permission::Outbound)?;
+        validate::check(request.get_ref())?;
+        let wanted = request.get_ref();
+        let page_size = match usize::try_from(wanted.page_size) {
+            Ok(0) | Err(_) => 100,
+            Ok(page_size) => page_size,
+        };
+        let (state, page_token) = (wanted.state(), &wanted.page_token);
+        let list = self.submissions.list(account, state, page_token, page_size);
+        let page = list.await?;
+        Ok(Response::new(ListSubmissionsResponse {
+            submissions: page.submissions,
+            next_page_token: page.next.unwrap_or_default(),
+        }))
     }
 }
 
 impl Outbound {
+    /// Does what is asked for; under a request id, once for all who ask.
+    async fn submit<S: Submit + Validate>(&self, request: Request<S>) -> Result<S::Reply, Status> {
+        if request.get_ref().request_id().is_empty() {
+            let account = self.door.account(&request, Permission::Outbound)?;
+            let reply = self.door.pass(request, Permission::Outbound).await?;
+            self.submissions.answered::<S>(account, &reply).await;
+            return Ok(reply);
+        }
+        let deadline = deadline::of(request.metadata());
+        let account = self.door.account(&request, Permission::Outbound)?;
+        let submit = request.get_ref();
+        validate::check(submit)?;
+        let submitted = self.submissions.submit(account, submit, deadline);
+        Ok(submitted.await?)
+    }
+
     /// Remembers that the calls of a task have no recording. Without the note they are taken to be
     /// complete once they have waited for one in vain; that is no reason to hide the task.
     async fn note_turbo(&self, account: &str, task_id: &str) {

@@ -25,6 +25,7 @@ use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::relay::metrics::RelayMetrics;
 use crate::store::subscriptions::Subscriptions;
 use crate::store::{Notes, PushLog};
+use crate::submissions::Submissions;
 
 /// What the services work with.
 pub struct GrpcServer {
@@ -32,6 +33,8 @@ pub struct GrpcServer {
     pub clients: Arc<Clients>,
     /// What calls go to.
     pub platform: Arc<Platform>,
+    /// What is written down before it is sent.
+    pub submissions: Arc<Submissions>,
     /// What streams are read from.
     pub log: Arc<dyn PushLog>,
     /// What members join.
@@ -107,9 +110,11 @@ impl GrpcServer {
         let config = config_service(self.platform.clone(), self.clients.clone());
         let outbound = outbound_service(
             self.platform.clone(),
+            self.submissions.clone(),
             self.clients.clone(),
             self.log_end(),
             self.notes.clone(),
+            self.drain.clone(),
         );
         let calls = call_service(
             self.calls.clone(),

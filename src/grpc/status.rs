@@ -11,10 +11,12 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::{auth::AuthError, validate::Violations};
 use crate::{
     calls::CallsError,
-    platform::{Code, PlatformError},
+    platform::{Code, Occupation, Outage, PlatformError},
+    proto::{Submission, submission},
     push::{Cursor, Position},
     relay::RelayError,
     store::{ReadError, subscriptions::SubscriptionError},
+    submissions::{Stopped, SubmissionsError},
 };
 
 /// Domain of errors that the platform answered with a code.
@@ -70,6 +72,23 @@ impl Answer {
         }
     }
 
+    /// Who occupies the line, as far as that is known.
+    fn occupied(self, known: &Occupation) -> Self {
+        let answer = self.with("line_num", &known.line_num);
+        let Some(task) = &known.task else {
+            return answer;
+        };
+        let seen_at = humantime::format_rfc3339_seconds(task.seen_at).to_string();
+        let answer = answer
+            .with("occupied_by_task", &task.task_id)
+            .with("task_status", task.task_status)
+            .with("seen_at", &seen_at);
+        if task.task_name.is_empty() {
+            return answer;
+        }
+        answer.with("task_name", &task.task_name)
+    }
+
     fn into_status(self, message: impl Into<String>) -> Status {
         let mut details = ErrorDetails::with_error_info(self.reason, self.domain, self.metadata);
         if let Some(after) = self.retry_after {
@@ -117,9 +136,14 @@ impl From<PlatformError> for Status {
             PlatformError::UnknownAccount(name) => {
                 return AuthError::AccountNotFound(name).into();
             }
-            PlatformError::Refused { code, message } => return refused(&code, &message),
+            PlatformError::Refused {
+                code,
+                message,
+                occupation,
+                for_token: _,
+            } => return refused(&code, &message, occupation.as_deref()),
             PlatformError::TokenRefused { message } => {
-                return refused(&Code::InvalidToken, &message);
+                return refused(&Code::InvalidToken, &message, None);
             }
             PlatformError::Unreachable { retry_after, .. } => {
                 Answer::new(Grpc::Unavailable, "PLATFORM_UNREACHABLE").retry(retry_after)
@@ -141,21 +165,136 @@ impl From<PlatformError> for Status {
                 return Answer::new(Grpc::FailedPrecondition, "CREDENTIALS_UNREADABLE")
                     .into_status("the gateway cannot read the account's key or secret");
             }
+            PlatformError::Overloaded { retry_after } => {
+                Answer::new(Grpc::ResourceExhausted, "OVERLOADED").retry(retry_after)
+            }
+            PlatformError::HeldBack {
+                outage: Outage::Unreachable { .. },
+                retry_after,
+                ..
+            } => Answer::new(Grpc::Unavailable, "PLATFORM_UNREACHABLE").retry(retry_after),
+            PlatformError::HeldBack {
+                outage: Outage::Maintenance { message },
+                retry_after,
+                ..
+            } => {
+                let code = Code::UnderMaintenance;
+                let (grpc, reason, _) = of_code(&code);
+                let message = shortened(&message, LONGEST_MESSAGE);
+                Answer::new(grpc, reason)
+                    .by_platform(&code, message)
+                    .retry(retry_after)
+            }
         };
         answer.into_status(text)
     }
 }
 
-fn refused(code: &Code, message: &str) -> Status {
+fn refused(code: &Code, message: &str, occupation: Option<&Occupation>) -> Status {
     let (grpc, reason, retry) = of_code(code);
     let message = shortened(message, LONGEST_MESSAGE);
-    let answer = Answer::new(grpc, reason).by_platform(code, message);
-    let answer = if retry {
-        answer.retry(RETRY_AFTER)
+    let mut text = format!("the platform refused with code {code}: {message}");
+    let mut answer = Answer::new(grpc, reason).by_platform(code, message);
+    if retry {
+        answer = answer.retry(RETRY_AFTER);
+    }
+    if let Some(known) = occupation {
+        text = format!("{text}; {known}");
+        answer = answer.occupied(known);
+    }
+    answer.into_status(text)
+}
+
+/// The reason of a platform's code.
+pub(super) fn reason_of(code: &Code) -> &'static str {
+    of_code(code).1
+}
+
+impl From<SubmissionsError> for Status {
+    fn from(error: SubmissionsError) -> Self {
+        let text = error.to_string();
+        let answer = match error {
+            SubmissionsError::Platform(error) => return error.into(),
+            SubmissionsError::Reused => Answer::new(Grpc::InvalidArgument, "REQUEST_ID_REUSED"),
+            SubmissionsError::UploadReused => {
+                Answer::new(Grpc::InvalidArgument, "UPLOAD_ID_REUSED")
+            }
+            SubmissionsError::RefusedBefore { code, message, at } => {
+                // No word of a retry: under this id none can help.
+                let (grpc, reason, _) = of_code(&code);
+                let message = shortened(&message, LONGEST_MESSAGE);
+                let answer = Answer::new(grpc, reason).by_platform(&code, message);
+                match at {
+                    Some(at) => answer.with("refused_at", &at.to_string()),
+                    None => answer,
+                }
+            }
+            SubmissionsError::Unknown(submission) => outcome_unknown(&submission),
+            SubmissionsError::TooManyUploads => {
+                Answer::new(Grpc::ResourceExhausted, "OVERLOADED").retry(RETRY_AFTER)
+            }
+            SubmissionsError::BadPageToken => Answer::new(Grpc::InvalidArgument, "BAD_PAGE_TOKEN"),
+            SubmissionsError::Unavailable(_) => {
+                Answer::new(Grpc::Unavailable, "STORE_UNAVAILABLE").retry(RETRY_AFTER)
+            }
+            SubmissionsError::Closed => return draining(),
+        };
+        answer.into_status(text)
+    }
+}
+
+/// What was sent, and when, of a submission of which nobody knows what came.
+fn outcome_unknown(submission: &Submission) -> Answer {
+    let grpc = if submission.timed_out {
+        Grpc::DeadlineExceeded
     } else {
-        answer
+        Grpc::Unknown
     };
-    answer.into_status(format!("the platform refused with code {code}: {message}"))
+    let mut answer = Answer::new(grpc, "OUTCOME_UNKNOWN")
+        .with("request_id", &submission.request_id)
+        .with("operation", submission.operation().as_str_name())
+        .with("push_cursor", &submission.push_cursor);
+    if let Some(sent_at) = submission.created_at {
+        answer = answer.with("sent_at", &sent_at.to_string());
+    }
+    let rows = match &submission.request {
+        Some(submission::Request::CallOut(request)) => &request.call_list,
+        Some(submission::Request::InsertTaskData(request)) => &request.call_list,
+        Some(submission::Request::CreateTask(request)) => {
+            let name = shortened(&request.task_name, LONGEST_MESSAGE);
+            return answer.with("task_name", name);
+        }
+        None => return answer,
+    };
+    answer.with("rows", &rows.len().to_string())
+}
+
+/// The status of a request id that nothing is known of.
+pub(super) fn submission_not_found(request_id: &str) -> Status {
+    let request_id = shortened(request_id, LONGEST_MESSAGE);
+    Answer::new(Grpc::NotFound, "SUBMISSION_NOT_FOUND")
+        .with("request_id", request_id)
+        .into_status(format!("nothing is known of a request {request_id:?}"))
+}
+
+impl From<Stopped> for Status {
+    fn from(why: Stopped) -> Self {
+        match why {
+            Stopped::TakenOver => {
+                Answer::new(Grpc::Aborted, "UPLOAD_TAKEN_OVER").into_status(why.to_string())
+            }
+            Stopped::Draining => draining(),
+            Stopped::Platform(error) => error.into(),
+            Stopped::Submissions(error) => error.into(),
+        }
+    }
+}
+
+/// The status of what ends because the gateway does.
+pub(super) fn draining() -> Status {
+    Answer::new(Grpc::Unavailable, "DRAINING")
+        .retry(RETRY_AFTER)
+        .into_status("the gateway is shutting down")
 }
 
 impl From<AuthError> for Status {

@@ -1,13 +1,15 @@
 //! What the gateway refuses before anything is sent, all of it at once.
 
 use crate::proto::{
-    CallOutRequest, CreateTaskRequest, DeleteTaskRequest, InsertTaskDataRequest, PauseTaskRequest,
-    QueryConfigRequest, QueryTasksRequest, Row, SortOrder, StartTaskRequest, TaskSortName,
-    TaskStatus,
+    CallOutRequest, CreateTaskRequest, DeleteTaskRequest, GetSubmissionRequest,
+    InsertTaskDataRequest, ListSubmissionsRequest, PauseTaskRequest, QueryConfigRequest,
+    QueryTasksRequest, Row, SortOrder, StartTaskRequest, SubmissionState, TaskSortName, TaskStatus,
 };
 
 /// How many rows go into one request. Source: API document, 单次上限50条.
 const MAX_ROWS: usize = 50;
+/// How many bytes an id may have that a caller chooses.
+const MAX_ID: usize = 128;
 
 /// What is wrong with a request, field by field. Never holds a value that may be
 /// a phone number.
@@ -27,7 +29,7 @@ impl Violations {
             .map(|(field, fault)| (field.as_str(), fault.as_str()))
     }
 
-    fn required(&mut self, field: &str, value: &str) {
+    pub(super) fn required(&mut self, field: &str, value: &str) {
         if value.trim().is_empty() {
             self.add(field, "is required");
         }
@@ -72,12 +74,11 @@ impl Violations {
         }
     }
 
-    fn no_request_id(&mut self, request_id: &str) {
-        if !request_id.is_empty() {
-            self.add(
-                "request_id",
-                "not supported by this version yet; leave empty",
-            );
+    /// Adds that an id of the caller's own is longer than ids may be.
+    pub(super) fn id(&mut self, field: &str, id: &str) {
+        if id.len() > MAX_ID {
+            let fault = format!("has {} bytes, more than {MAX_ID}", id.len());
+            self.add(field, fault);
         }
     }
 
@@ -131,7 +132,7 @@ impl Validate for CallOutRequest {
         v.required("line_num", &self.line_num);
         v.rows(&self.call_column, &self.call_list);
         v.within("robot_speed", self.robot_speed, -500, 500);
-        v.no_request_id(&self.request_id);
+        v.id("request_id", &self.request_id);
     }
 }
 
@@ -152,7 +153,7 @@ impl Validate for CreateTaskRequest {
             v.add("time_begin", "is required, in milliseconds since 1970");
         }
         v.ends_after(Some(self.time_begin), self.time_end);
-        v.no_request_id(&self.request_id);
+        v.id("request_id", &self.request_id);
     }
 }
 
@@ -160,7 +161,7 @@ impl Validate for InsertTaskDataRequest {
     fn validate(&self, v: &mut Violations) {
         v.required("task_id", &self.task_id);
         v.rows(&self.call_column, &self.call_list);
-        v.no_request_id(&self.request_id);
+        v.id("request_id", &self.request_id);
     }
 }
 
@@ -204,6 +205,21 @@ impl Validate for QueryTasksRequest {
                 ),
                 Ok(_) => {}
             }
+        }
+    }
+}
+
+impl Validate for GetSubmissionRequest {
+    fn validate(&self, v: &mut Violations) {
+        v.required("request_id", &self.request_id);
+    }
+}
+
+impl Validate for ListSubmissionsRequest {
+    fn validate(&self, v: &mut Violations) {
+        v.page_size(self.page_size);
+        if SubmissionState::try_from(self.state).is_err() {
+            v.add("state", format!("{} is no SubmissionState", self.state));
         }
     }
 }
@@ -278,7 +294,7 @@ mod tests {
     fn every_violation_is_told_at_once_without_the_phone_number() {
         let request = CallOutRequest {
             robot_speed: Some(501),
-            request_id: "x".into(),
+            request_id: "x".repeat(129),
             line_num: " ".into(),
             ..call_out(vec![
                 row(&["13000000001", "张先生"]),

@@ -15,25 +15,30 @@ use tokio::time::Instant;
 use super::{
     AccountClient,
     answer::{self, Answer},
+    breaker::Pass,
     code::Code,
-    error::{PlatformError, masked},
+    error::PlatformError,
     gate::Gate,
+    lines::{LineUse, Occupation},
     metrics::PlatformMetrics,
     operation::Operation,
+    record::Record,
     resend::{self, Effect, Known, Next, Tries},
-    token::Tokens,
     wire::{PostError, Wire},
 };
+use crate::proto::QueryTasksRequest;
 
 /// When to call again after a failure that tells nothing about it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The longest that a caller waits to be told who occupies a line.
+const LONGEST_ASKING: Duration = Duration::from_secs(2);
 
 /// What is needed to do an operation, of its caller's or of a task's own.
 pub(super) struct Attempt<O> {
     wire: Arc<Wire>,
-    tokens: Arc<Tokens>,
-    account: String,
+    client: Arc<AccountClient>,
     body: Bytes,
+    line_use: LineUse,
     gate: Arc<Gate>,
     deadline: Option<Instant>,
     caller_left: Arc<AtomicBool>,
@@ -52,7 +57,7 @@ impl<O: Operation> Attempt<O> {
     pub(super) fn new(
         operation: &O,
         wire: Arc<Wire>,
-        client: &AccountClient,
+        client: &Arc<AccountClient>,
         gate: Arc<Gate>,
         deadline: Option<Instant>,
         caller_left: Arc<AtomicBool>,
@@ -60,9 +65,9 @@ impl<O: Operation> Attempt<O> {
         let body = serde_json::to_vec(&operation.body());
         Self {
             wire,
-            tokens: Arc::clone(&client.tokens),
-            account: client.account.name.clone(),
+            client: Arc::clone(client),
             body: body.expect("texts and numbers always serialize").into(),
+            line_use: operation.line_use(),
             gate,
             deadline,
             caller_left,
@@ -75,27 +80,98 @@ impl<O: Operation> Attempt<O> {
         self,
         metrics: PlatformMetrics,
     ) -> impl Future<Output = Result<O::Reply, PlatformError>> + Send + 'static {
-        let began = Instant::now();
-        let mut record = Record {
-            account: self.account.clone(),
-            operation: O::NAME,
-            effect: O::EFFECT,
-            began,
-            metrics,
-            caller_left: Arc::clone(&self.caller_left),
-            told: false,
-        };
+        let record = self.record(metrics.clone());
         async move {
-            let outcome = self.try_until_settled().await;
-            record.tell(outcome.as_ref().err());
+            let mut outcome = self.settle(record).await;
+            if let Err(PlatformError::Refused {
+                code: Code::NumberOccupied,
+                occupation,
+                ..
+            }) = &mut outcome
+            {
+                *occupation = self.occupation(metrics).await.map(Box::new);
+            }
             outcome
         }
     }
 
-    async fn try_until_settled(&self) -> Result<O::Reply, PlatformError> {
+    fn record(&self, metrics: PlatformMetrics) -> Record {
+        let account = self.client.account.name.clone();
+        let caller_left = Arc::clone(&self.caller_left);
+        Record::begin::<O>(account, metrics, caller_left)
+    }
+
+    /// Does the operation, unless the breaker holds it back, and tells its outcome
+    /// to all who learn from it.
+    async fn settle(&self, mut record: Record) -> Result<O::Reply, PlatformError> {
+        let outcome = match self.client.breaker.pass() {
+            Ok(mut pass) => {
+                let outcome = self.try_until_settled(&mut pass).await;
+                pass.tell(outcome.as_ref().err());
+                outcome
+            }
+            Err(held_back) => Err(held_back),
+        };
+        record.tell(outcome.as_ref().err());
+        match &outcome {
+            Ok(reply) => self.client.lines.learn(&self.line_use, O::seen(reply)),
+            Err(PlatformError::Refused {
+                code: Code::Busy, ..
+            }) => self.client.pace.slow_down(),
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    /// Who occupies the line that was refused; asks the platform where that is
+    /// not known, within the time that the caller has. Whatever becomes of that,
+    /// the refusal is what the caller gets.
+    async fn occupation(&self, metrics: PlatformMetrics) -> Option<Occupation> {
+        let lines = &self.client.lines;
+        let known = || lines.occupation(&self.line_use);
+        let is_known = || known().is_some_and(|known| known.task.is_some());
+        if is_known() || self.caller_left.load(Ordering::Acquire) {
+            return known();
+        }
+        let now = Instant::now();
+        let most = self.deadline.map_or(LONGEST_ASKING, |deadline| {
+            // Some of the time is left to bring the answer home.
+            let left = deadline.saturating_duration_since(now);
+            (left / 2).min(LONGEST_ASKING)
+        });
+        let asking = async {
+            // Who waits here has the answer of the one that asks.
+            let mut asked = lines.asked.lock().await;
+            if is_known() {
+                return;
+            }
+            let Some(question) = lines.question(&self.line_use, &mut asked) else {
+                return;
+            };
+            let attempt = Attempt::<QueryTasksRequest>::new(
+                &question,
+                Arc::clone(&self.wire),
+                &self.client,
+                Arc::new(Gate::default()),
+                Some(now + most),
+                Arc::new(AtomicBool::new(false)),
+            );
+            let record = attempt.record(metrics);
+            // It has been told, and what it brought is known.
+            let _ = attempt.settle(record).await;
+        };
+        // Out of time is as good as unknown.
+        let _ = tokio::time::timeout_at(now + most, Box::pin(asking)).await;
+        known()
+    }
+
+    async fn try_until_settled(&self, pass: &mut Pass) -> Result<O::Reply, PlatformError> {
         let mut tries = Tries::default();
+        if pass.is_probe() {
+            self.client.tokens.retry_now();
+        }
         loop {
-            let failed = match self.try_once().await? {
+            let failed = match self.try_once(pass).await? {
                 Ok(reply) => return Ok(reply),
                 Err(failed) => failed,
             };
@@ -123,13 +199,24 @@ impl<O: Operation> Attempt<O> {
         }
     }
 
-    /// One try. The outer error is that of the token, which is not tried again.
-    async fn try_once(&self) -> Result<Result<O::Reply, Failed>, PlatformError> {
-        let token = self.tokens.get().await?;
+    /// One try. The outer error is what kept it from being one: no token, no room,
+    /// or what others have found out of the platform. It is not tried again.
+    async fn try_once(&self, pass: &mut Pass) -> Result<Result<O::Reply, Failed>, PlatformError> {
+        let tokens = &self.client.tokens;
+        // Nobody takes up room while there is no token to be had.
+        tokens.get().await?;
+        let _place = self.client.pace.place(self.deadline).await?;
+        // Another one may have been issued while this waited.
+        let token = tokens.get().await?;
+        pass.still_good()?;
         let posted = self
             .wire
             .post(O::PATH, Some(&token.value), self.body.clone(), &self.gate)
             .await;
+        pass.note(match &posted {
+            Err(PostError::NotSent(detail)) => Some(detail.as_str()),
+            Err(PostError::NoAnswer(_) | PostError::TimedOut) | Ok(_) => None,
+        });
         let answer = match posted {
             Ok(answer) => answer,
             Err(error) => return Ok(Err(error.into())),
@@ -147,7 +234,7 @@ impl<O: Operation> Attempt<O> {
         }
         let code = Code::parse(&answer.code);
         let known = if code == Code::InvalidToken {
-            self.tokens.refused(&token);
+            tokens.refused(&token);
             Known::TokenRefused
         } else {
             Known::Answered
@@ -183,6 +270,8 @@ impl Failed {
             (Known::Answered, code, _) => PlatformError::Refused {
                 code: code.unwrap_or(Code::Other(String::new())),
                 message: detail,
+                occupation: None,
+                for_token: false,
             },
             (Known::NotSent, _, _) => PlatformError::Unreachable {
                 detail,
@@ -202,67 +291,5 @@ impl Failed {
                 timed_out: true,
             },
         }
-    }
-}
-
-/// Tells an operation's outcome to the log and the metrics, once. One that is
-/// dropped before its outcome was given up with nothing changed.
-struct Record {
-    account: String,
-    operation: &'static str,
-    effect: Effect,
-    began: Instant,
-    metrics: PlatformMetrics,
-    caller_left: Arc<AtomicBool>,
-    told: bool,
-}
-
-impl Record {
-    fn tell(&mut self, error: Option<&PlatformError>) {
-        self.told = true;
-        let took = self.began.elapsed();
-        let outcome = error.map_or("ok", PlatformError::outcome);
-        self.metrics
-            .request(&self.account, self.operation, outcome, took);
-        let (account, operation) = (self.account.as_str(), self.operation);
-        let caller_left = self.caller_left.load(Ordering::Acquire);
-        match (error, self.effect) {
-            (Some(error), _) => {
-                let error = masked(&error.to_string());
-                tracing::warn!(
-                    account,
-                    operation,
-                    outcome,
-                    caller_left,
-                    ?took,
-                    error,
-                    "platform call failed"
-                );
-            }
-            (None, Effect::Changes) => {
-                tracing::info!(account, operation, caller_left, ?took, "platform call done");
-            }
-            (None, Effect::Reads) => {
-                tracing::debug!(account, operation, ?took, "platform call done");
-            }
-        }
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        if self.told {
-            return;
-        }
-        let took = self.began.elapsed();
-        self.metrics
-            .request(&self.account, self.operation, "abandoned", took);
-        let (account, operation) = (self.account.as_str(), self.operation);
-        tracing::info!(
-            account,
-            operation,
-            ?took,
-            "platform call abandoned, nothing changed"
-        );
     }
 }

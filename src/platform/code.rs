@@ -18,7 +18,7 @@ macro_rules! codes {
             pub const KNOWN: &[Self] = &[$(Self::$name,)*];
 
             /// Reads a code as the platform writes it, a number or text.
-            pub(super) fn parse(text: &str) -> Self {
+            pub(crate) fn parse(text: &str) -> Self {
                 match text.trim() {
                     $(stringify!($number) => Self::$name,)*
                     other => Self::Other(other.to_owned()),

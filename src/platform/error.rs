@@ -1,8 +1,8 @@
 //! What can go wrong with an operation, by what its caller can do about it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::code::Code;
+use super::{code::Code, lines::Occupation};
 
 /// How an operation failed.
 ///
@@ -20,6 +20,12 @@ pub enum PlatformError {
         code: Code,
         /// Its message.
         message: String,
+        /// What the gateway knows of who occupies the line, where the code is
+        /// [`Code::NumberOccupied`] and it knows anything.
+        occupation: Option<Box<Occupation>>,
+        /// Whether it was the request for a token that was refused, so that the
+        /// operation itself was not sent.
+        for_token: bool,
     },
     /// The platform refused a fresh token as well. Nothing was done; the next
     /// call begins with another token.
@@ -61,6 +67,45 @@ pub enum PlatformError {
     /// has to mend the gateway's configuration.
     #[error("{0}")]
     CredentialsUnreadable(String),
+    /// The account sends as many requests as it may, and there was no room for
+    /// this one in time. Nothing was sent; safe to call again, later or with
+    /// more time.
+    #[error("the account sends as many requests to the platform as it may; nothing was sent")]
+    Overloaded {
+        /// When to call again.
+        retry_after: Duration,
+    },
+    /// The platform is known to be away, so that the request was not sent; safe
+    /// to call again.
+    #[error(
+        "held back since {}, nothing was sent: {outage}",
+        humantime::format_rfc3339_seconds(*since)
+    )]
+    HeldBack {
+        /// What is the matter with the platform.
+        outage: Outage,
+        /// Since when requests are held back.
+        since: SystemTime,
+        /// When a request is let through again to see how the platform is.
+        retry_after: Duration,
+    },
+}
+
+/// Why requests of an account are held back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Outage {
+    /// The platform answered that it is under maintenance (10020).
+    #[error("the platform refused with code {}: {message}", Code::UnderMaintenance)]
+    Maintenance {
+        /// Its message.
+        message: String,
+    },
+    /// The platform could not be reached, several times in a row.
+    #[error("the platform cannot be reached: {detail}")]
+    Unreachable {
+        /// Why.
+        detail: String,
+    },
 }
 
 impl PlatformError {
@@ -75,7 +120,59 @@ impl PlatformError {
             Self::OutcomeUnknown { .. } => "outcome_unknown",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::CredentialsUnreadable(_) => "credentials_unreadable",
+            Self::Overloaded { .. } => "overloaded",
+            Self::HeldBack { .. } => "held_back",
         }
+    }
+
+    /// Whether it is certain that no change was sent which the platform could have
+    /// acted on, so that it may be asked for again without being done twice.
+    ///
+    /// False where the platform answered, as its answer is the outcome then, and
+    /// where nobody knows. What only asks may have gone out all the same.
+    pub fn nothing_was_sent(&self) -> bool {
+        match self {
+            Self::UnknownAccount(_)
+            | Self::TokenRefused { .. }
+            | Self::Unreachable { .. }
+            | Self::DeadlineExceeded
+            | Self::CredentialsUnreadable(_)
+            | Self::Overloaded { .. }
+            | Self::HeldBack { .. }
+            // Of a change, only the request for its token can end so.
+            | Self::Unreadable { .. } => true,
+            Self::Refused { for_token, .. } => *for_token,
+            Self::OutcomeUnknown { .. } => false,
+        }
+    }
+}
+
+impl PlatformError {
+    /// When to call again, where that can help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unreachable { retry_after, .. }
+            | Self::Unreadable { retry_after, .. }
+            | Self::Overloaded { retry_after }
+            | Self::HeldBack { retry_after, .. } => Some(*retry_after),
+            Self::UnknownAccount(_)
+            | Self::Refused { .. }
+            | Self::TokenRefused { .. }
+            | Self::OutcomeUnknown { .. }
+            | Self::DeadlineExceeded
+            | Self::CredentialsUnreadable(_) => None,
+        }
+    }
+
+    /// Whether the outcome is unknown because time ran out.
+    pub fn timed_out(&self) -> bool {
+        matches!(
+            self,
+            Self::OutcomeUnknown {
+                timed_out: true,
+                ..
+            }
+        )
     }
 }
 
@@ -104,6 +201,86 @@ pub(super) fn masked(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_that_was_sent_or_answered_never_counts_as_not_sent() {
+        let (detail, retry_after) = (String::new, Duration::ZERO);
+        let outage = Outage::Unreachable { detail: detail() };
+        let since = SystemTime::UNIX_EPOCH;
+        for (error, expected) in [
+            (PlatformError::UnknownAccount(detail()), true),
+            (PlatformError::TokenRefused { message: detail() }, true),
+            (
+                PlatformError::Unreachable {
+                    detail: detail(),
+                    retry_after,
+                },
+                true,
+            ),
+            (PlatformError::DeadlineExceeded, true),
+            (PlatformError::CredentialsUnreadable(detail()), true),
+            (PlatformError::Overloaded { retry_after }, true),
+            (
+                PlatformError::HeldBack {
+                    outage,
+                    since,
+                    retry_after,
+                },
+                true,
+            ),
+            (
+                PlatformError::Refused {
+                    code: Code::Busy,
+                    message: detail(),
+                    occupation: None,
+                    for_token: false,
+                },
+                false,
+            ),
+            (
+                PlatformError::Refused {
+                    code: Code::Busy,
+                    message: detail(),
+                    occupation: None,
+                    for_token: true,
+                },
+                true,
+            ),
+            (
+                PlatformError::Unreadable {
+                    detail: detail(),
+                    retry_after,
+                },
+                true,
+            ),
+            (
+                PlatformError::OutcomeUnknown {
+                    detail: detail(),
+                    timed_out: true,
+                },
+                false,
+            ),
+        ] {
+            assert_eq!(error.nothing_was_sent(), expected, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_held_back_says_so_with_the_reason_and_since_when() {
+        let outage = Outage::Maintenance {
+            message: "接口维护".to_owned(),
+        };
+        let error = PlatformError::HeldBack {
+            outage,
+            since: SystemTime::UNIX_EPOCH,
+            retry_after: Duration::ZERO,
+        };
+        assert_eq!(
+            error.to_string(),
+            "held back since 1970-01-01T00:00:00Z, nothing was sent: \
+             the platform refused with code 10020: 接口维护"
+        );
+    }
 
     #[test]
     fn long_runs_of_digits_are_masked_and_short_ones_kept() {

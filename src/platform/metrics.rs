@@ -15,6 +15,9 @@ pub struct PlatformMetrics {
     durations: Family<OperationLabels, Histogram>,
     token_refreshes: Family<RefreshLabels, Counter>,
     token_expiry: Family<AccountLabels, Gauge<f64, AtomicU64>>,
+    waits: Family<AccountLabels, Histogram>,
+    slowed: Family<AccountLabels, Gauge>,
+    breakers: Family<AccountLabels, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,6 +49,17 @@ const BUCKETS: [f64; 12] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
 
+/// The same of waits: from none to the default request timeout and beyond.
+const WAIT_BUCKETS: [f64; 8] = [0.001, 0.01, 0.05, 0.25, 1.0, 2.5, 10.0, 30.0];
+
+impl AccountLabels {
+    fn of(account: &str) -> Self {
+        Self {
+            account: account.to_owned(),
+        }
+    }
+}
+
 impl PlatformMetrics {
     /// Makes the counts and registers them.
     pub fn register(registry: &mut Registry) -> Self {
@@ -54,6 +68,9 @@ impl PlatformMetrics {
             durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             token_refreshes: Family::default(),
             token_expiry: Family::default(),
+            waits: Family::new_with_constructor(|| Histogram::new(WAIT_BUCKETS)),
+            slowed: Family::default(),
+            breakers: Family::default(),
         };
         registry.register(
             "platform_requests",
@@ -74,6 +91,21 @@ impl PlatformMetrics {
             "platform_token_expiry_timestamp_seconds",
             "When the account's token expires, in seconds since 1970",
             metrics.token_expiry.clone(),
+        );
+        registry.register(
+            "platform_wait_seconds",
+            "Time that a try waited for its turn within the account's bounds",
+            metrics.waits.clone(),
+        );
+        registry.register(
+            "platform_slowed",
+            "1 while the account sends slowly because the platform is busy",
+            metrics.slowed.clone(),
+        );
+        registry.register(
+            "platform_breaker_open",
+            "1 while the account's calls are held back because the platform is away",
+            metrics.breakers.clone(),
         );
         metrics
     }
@@ -105,9 +137,24 @@ impl PlatformMetrics {
     }
 
     pub(super) fn token_expiry(&self, account: &str, unix_seconds: f64) {
-        let labels = AccountLabels {
-            account: account.to_owned(),
-        };
+        let labels = AccountLabels::of(account);
         self.token_expiry.get_or_create(&labels).set(unix_seconds);
+    }
+
+    pub(super) fn waited(&self, account: &str, waited: Duration) {
+        let labels = AccountLabels::of(account);
+        self.waits
+            .get_or_create(&labels)
+            .observe(waited.as_secs_f64());
+    }
+
+    pub(super) fn slowed(&self, account: &str, is_slow: bool) {
+        let labels = AccountLabels::of(account);
+        self.slowed.get_or_create(&labels).set(is_slow.into());
+    }
+
+    pub(super) fn breaker(&self, account: &str, is_open: bool) {
+        let labels = AccountLabels::of(account);
+        self.breakers.get_or_create(&labels).set(is_open.into());
     }
 }

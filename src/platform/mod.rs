@@ -4,11 +4,15 @@
 
 mod answer;
 mod attempt;
+mod breaker;
 mod code;
 mod error;
 mod gate;
+mod lines;
 mod metrics;
 mod operation;
+mod pace;
+mod record;
 mod resend;
 mod submission;
 mod token;
@@ -25,14 +29,22 @@ use tokio_util::task::TaskTracker;
 
 use self::{
     attempt::Attempt,
+    breaker::Breaker,
     gate::Gate,
+    lines::Lines,
+    pace::Pace,
     submission::{Heirs, Submission},
     token::Tokens,
     wire::Wire,
 };
 pub use self::{
-    code::Code, error::PlatformError, metrics::PlatformMetrics, operation::Operation,
-    resend::Effect, wire::WireError,
+    code::Code,
+    error::{Outage, PlatformError},
+    lines::{Holder, Occupation},
+    metrics::PlatformMetrics,
+    operation::Operation,
+    resend::Effect,
+    wire::WireError,
 };
 use crate::account::Account;
 
@@ -51,6 +63,19 @@ pub struct PlatformConfig {
     /// the platform closes at that moment has an unknown outcome, so this must
     /// be shorter than the platform keeps connections.
     pub pool_idle_timeout: Duration,
+    /// How many requests an account may send in a second, those for a token
+    /// aside; 0: no bound.
+    pub max_requests_per_second: u32,
+    /// How many requests of an account may be under way at once; 0: no bound.
+    pub max_concurrent_requests: usize,
+    /// After so many calls in a row that did not reach the platform, an
+    /// account's calls are held back; 0: never.
+    pub breaker_failures: u32,
+    /// For how long they are held back at first.
+    pub unreachable_wait: Duration,
+    /// For how long an account's calls are held back at first after the platform
+    /// has answered that it is under maintenance.
+    pub maintenance_wait: Duration,
 }
 
 impl PlatformConfig {
@@ -68,6 +93,11 @@ impl Default for PlatformConfig {
             request_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(3),
             pool_idle_timeout: Duration::from_secs(10),
+            max_requests_per_second: 500,
+            max_concurrent_requests: 128,
+            breaker_failures: 5,
+            unreachable_wait: Duration::from_secs(1),
+            maintenance_wait: Duration::from_secs(10),
         }
     }
 }
@@ -75,14 +105,17 @@ impl Default for PlatformConfig {
 /// The platform, as the accounts of this gateway see it.
 pub struct Platform {
     wire: Arc<Wire>,
-    accounts: HashMap<String, AccountClient>,
+    accounts: HashMap<String, Arc<AccountClient>>,
     metrics: PlatformMetrics,
     heirs: Heirs,
 }
 
 struct AccountClient {
     account: Arc<Account>,
-    tokens: Arc<Tokens>,
+    tokens: Tokens,
+    pace: Pace,
+    breaker: Arc<Breaker>,
+    lines: Lines,
 }
 
 impl Platform {
@@ -97,12 +130,15 @@ impl Platform {
         let accounts = accounts
             .into_iter()
             .map(|account| {
-                let tokens = Tokens::keep(Arc::clone(&account), Arc::clone(&wire), metrics.clone());
+                let name = account.name.clone();
                 let client = AccountClient {
-                    account: Arc::clone(&account),
-                    tokens: Arc::new(tokens),
+                    tokens: Tokens::keep(Arc::clone(&account), Arc::clone(&wire), metrics.clone()),
+                    pace: Pace::new(&name, config, metrics.clone()),
+                    breaker: Arc::new(Breaker::new(&name, config, metrics.clone())),
+                    lines: Lines::default(),
+                    account,
                 };
-                (account.name.clone(), client)
+                (name, Arc::new(client))
             })
             .collect();
         Ok(Self {
@@ -139,18 +175,20 @@ impl Platform {
     }
 
     /// As [`call`](Self::call), but once the operation has gone out, waits for its outcome beyond
-    /// the deadline: `send_by` only keeps it from going out any later.
+    /// the deadline: `send_by` only keeps it from going out any later. `out_at_deadline` is called
+    /// when the deadline passes while the outcome of what has gone out is still to come.
     pub async fn carry_out<O: Operation>(
         &self,
         account: &str,
         operation: &O,
         send_by: Option<Instant>,
+        out_at_deadline: impl FnOnce(),
     ) -> Result<O::Reply, PlatformError> {
         let mut submission = self.submission(account, operation, send_by)?;
         if let Some(send_by) = send_by {
             match tokio::time::timeout_at(send_by, &mut submission).await {
                 Ok(outcome) => return outcome,
-                Err(_) if submission.send_no_more() => {}
+                Err(_) if submission.send_no_more() => out_at_deadline(),
                 Err(_) => return Err(PlatformError::DeadlineExceeded),
             }
         }

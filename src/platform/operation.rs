@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::resend::Effect;
+use super::{
+    lines::{LineUse, Seen},
+    resend::Effect,
+};
 use crate::lenient::Fields;
 use crate::proto::{
     CallOutRequest, CallOutResponse, CallbackUrl, CreateTaskRequest, CreateTaskResponse,
@@ -33,6 +36,16 @@ pub trait Operation: Sync + 'static {
 
     /// Reads the `result` of a successful answer.
     fn read(result: &mut Fields<'_>) -> Self::Reply;
+
+    /// What it has to do with lines.
+    fn line_use(&self) -> LineUse {
+        LineUse::None
+    }
+
+    /// What its reply tells of tasks.
+    fn seen(_: &Self::Reply) -> Seen<'_> {
+        Seen::Nothing
+    }
 }
 
 fn is_empty(text: &&str) -> bool {
@@ -174,6 +187,12 @@ impl Operation for CallOutRequest {
             push_cursor: String::new(),
         }
     }
+
+    fn line_use(&self) -> LineUse {
+        LineUse::CallOut {
+            line_num: self.line_num.clone(),
+        }
+    }
 }
 
 impl Operation for CreateTaskRequest {
@@ -221,6 +240,17 @@ impl Operation for CreateTaskRequest {
             task_id: result.text("task_id"),
         }
     }
+
+    fn line_use(&self) -> LineUse {
+        LineUse::Create {
+            line_num: self.line_num.clone(),
+            task_name: self.task_name.clone(),
+        }
+    }
+
+    fn seen(reply: &CreateTaskResponse) -> Seen<'_> {
+        Seen::Created(&reply.task_id)
+    }
 }
 
 impl Operation for InsertTaskDataRequest {
@@ -250,6 +280,12 @@ impl Operation for InsertTaskDataRequest {
             push_cursor: String::new(),
         }
     }
+
+    fn line_use(&self) -> LineUse {
+        LineUse::Insert {
+            task_id: self.task_id.clone(),
+        }
+    }
 }
 
 /// The three operations that name a task and bring back nothing.
@@ -273,6 +309,12 @@ impl Operation for StartTaskRequest {
     fn read(_: &mut Fields<'_>) -> StartTaskResponse {
         StartTaskResponse::default()
     }
+
+    fn line_use(&self) -> LineUse {
+        LineUse::Start {
+            task_id: self.task_id.clone(),
+        }
+    }
 }
 
 impl Operation for PauseTaskRequest {
@@ -290,6 +332,12 @@ impl Operation for PauseTaskRequest {
     fn read(_: &mut Fields<'_>) -> PauseTaskResponse {
         PauseTaskResponse {}
     }
+
+    fn line_use(&self) -> LineUse {
+        LineUse::Pause {
+            task_id: self.task_id.clone(),
+        }
+    }
 }
 
 impl Operation for DeleteTaskRequest {
@@ -306,6 +354,12 @@ impl Operation for DeleteTaskRequest {
 
     fn read(_: &mut Fields<'_>) -> DeleteTaskResponse {
         DeleteTaskResponse {}
+    }
+
+    fn line_use(&self) -> LineUse {
+        LineUse::Delete {
+            task_id: self.task_id.clone(),
+        }
     }
 }
 
@@ -362,6 +416,10 @@ impl Operation for QueryTasksRequest {
             total_rows: result.int32("total_rows"),
             rows: result.objects("rows").iter_mut().map(task).collect(),
         }
+    }
+
+    fn seen(reply: &QueryTasksResponse) -> Seen<'_> {
+        Seen::Tasks(&reply.rows)
     }
 }
 

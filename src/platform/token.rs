@@ -56,7 +56,7 @@ pub(super) struct Token {
 /// The account's tokens, as its callers see them.
 pub(super) struct Tokens {
     shared: Arc<Shared>,
-    state: watch::Receiver<State>,
+    state: watch::Sender<State>,
     _keeper: AbortOnDropHandle<()>,
 }
 
@@ -85,13 +85,13 @@ impl Tokens {
     /// Starts to keep `account`'s token.
     pub(super) fn keep(account: Arc<Account>, wire: Arc<Wire>, metrics: PlatformMetrics) -> Self {
         let shared = Arc::new(Shared::default());
-        let (sender, state) = watch::channel(State::default());
+        let state = watch::Sender::default();
         let keeper = Keeper {
             account,
             wire,
             metrics,
             shared: Arc::clone(&shared),
-            state: sender,
+            state: state.clone(),
             generation: 0,
             refresh_at: Instant::now(),
             failed: 0,
@@ -110,7 +110,7 @@ impl Tokens {
         if let Some(token) = self.shared.usable(&self.state.borrow()) {
             return Ok(token);
         }
-        let mut state = self.state.clone();
+        let mut state = self.state.subscribe();
         loop {
             {
                 let state = state.borrow_and_update();
@@ -128,6 +128,18 @@ impl Tokens {
                     retry_after: Duration::from_secs(1),
                 });
             }
+        }
+    }
+
+    /// Has the next attempt made at once instead of after its pause, where the
+    /// last one failed: a call is about to try how the platform is, and the last
+    /// failure is no answer to that.
+    pub(super) fn retry_now(&self) {
+        let had_failed = self
+            .state
+            .send_if_modified(|state| state.failure.take().is_some());
+        if had_failed {
+            self.shared.wake.notify_one();
         }
     }
 
@@ -311,6 +323,8 @@ impl Keeper {
             return Err(PlatformError::Refused {
                 code: Code::parse(&answer.code),
                 message: answer.message,
+                occupation: None,
+                for_token: true,
             });
         }
         let value = answer.result.text("token");

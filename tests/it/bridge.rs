@@ -4,8 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use prometheus_client::{encoding::text::encode, registry::Registry};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint, Server},
@@ -20,7 +22,9 @@ use yeta_gateway::{
         config_service_client::ConfigServiceClient, outbound_service_client::OutboundServiceClient,
     },
     secret::Secret,
+    store::embedded::{EmbeddedLog, Options},
     store::{AppendError, Note, NoteChange, Notes, ReadError, Survives},
+    submissions::{self, Submissions, metrics::SubmissionsMetrics},
 };
 
 pub struct Bridge {
@@ -28,6 +32,7 @@ pub struct Bridge {
     pub outbound: OutboundServiceClient<Channel>,
     pub config: ConfigServiceClient<Channel>,
     registry: Registry,
+    _folder: TempDir,
 }
 
 pub fn account(name: &str) -> Arc<Account> {
@@ -40,11 +45,14 @@ pub fn account(name: &str) -> Arc<Account> {
     })
 }
 
-/// Short where a test waits for the whole of it.
+/// Short where a test waits for the whole of it; without bounds, so that what a
+/// test sends at once goes out at once.
 pub fn settings(base_url: &str) -> PlatformConfig {
     PlatformConfig {
         base_url: base_url.to_owned(),
         request_timeout: Duration::from_secs(20),
+        max_requests_per_second: 0,
+        max_concurrent_requests: 0,
         ..PlatformConfig::default()
     }
 }
@@ -77,8 +85,20 @@ impl Bridge {
         let metrics = PlatformMetrics::register(&mut registry);
         let known = accounts.iter().map(|name| account(name));
         let platform = Arc::new(Platform::new(settings, known, metrics).unwrap());
-        let names = accounts.iter().map(|&name| name.to_owned()).collect();
+        let names: Vec<String> = accounts.iter().map(|&name| name.to_owned()).collect();
+        let options = submissions::Options {
+            accounts: names.clone(),
+            ..submissions::Options::default()
+        };
         let clients = Arc::new(Clients::new(clients, names));
+        let folder = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(Options::new(folder.path()))
+            .await
+            .unwrap();
+        let log = Arc::new(log);
+        let counts = SubmissionsMetrics::register(&mut registry);
+        let submissions =
+            Submissions::open(log.clone(), log, platform.clone(), options, counts).await;
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -86,9 +106,11 @@ impl Bridge {
             .add_service(config_service(Arc::clone(&platform), Arc::clone(&clients)))
             .add_service(outbound_service(
                 Arc::clone(&platform),
+                Arc::new(submissions.unwrap()),
                 clients,
                 Arc::new(|| "end-of-log".to_owned()),
                 Arc::new(Unnoted),
+                CancellationToken::new(),
             ));
         tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
         let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
@@ -97,6 +119,7 @@ impl Bridge {
             outbound: OutboundServiceClient::new(channel.clone()),
             config: ConfigServiceClient::new(channel),
             registry,
+            _folder: folder,
         }
     }
 

@@ -17,7 +17,6 @@ use crate::{
 #[tokio::test]
 async fn every_code_gives_its_status_reason_and_metadata_and_is_sent_once() {
     let sandbox = Sandbox::start(SandboxConfig::default()).await;
-    let bridge = Bridge::start(&sandbox.base).await;
     let table = include_str!("codes.txt");
     let mut codes = 0;
     for line in table.lines() {
@@ -25,6 +24,8 @@ async fn every_code_gives_its_status_reason_and_metadata_and_is_sent_once() {
             panic!("{line}");
         };
         codes += 1;
+        // One of its own: some codes have a gateway hold back what comes next.
+        let bridge = Bridge::start(&sandbox.base).await;
         let before = sandbox.counts("start").await["received"].as_u64();
         let number: i64 = code.parse().unwrap();
         let fault = json!({

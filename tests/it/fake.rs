@@ -26,6 +26,8 @@ pub struct Fake {
 struct Desk {
     tokens: AtomicUsize,
     operations: AtomicUsize,
+    under_way: AtomicUsize,
+    most_under_way: AtomicUsize,
     /// What the token endpoint puts into `result` beside the token, or the whole
     /// answer where it is a text.
     token_answer: Mutex<Value>,
@@ -47,9 +49,19 @@ impl Fake {
     pub async fn start(
         answer: impl Fn(&str, &str, &[u8]) -> String + Send + Sync + 'static,
     ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on(listener, answer)
+    }
+
+    pub fn start_on(
+        listener: TcpListener,
+        answer: impl Fn(&str, &str, &[u8]) -> String + Send + Sync + 'static,
+    ) -> Self {
         let desk = Arc::new(Desk {
             tokens: AtomicUsize::new(0),
             operations: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
+            most_under_way: AtomicUsize::new(0),
             token_answer: Mutex::new(json!({ "time_expire": 3600 })),
             hold_tokens: watch::Sender::new(false),
             hold_operations: watch::Sender::new(0),
@@ -60,7 +72,6 @@ impl Fake {
             .route("/openapi/oauth/v1/token", axum::routing::post(issue))
             .fallback(operate)
             .with_state(Arc::clone(&desk));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { base_url, desk }
@@ -74,6 +85,11 @@ impl Fake {
     /// How many operations were received.
     pub fn operations(&self) -> usize {
         self.desk.operations.load(Ordering::SeqCst)
+    }
+
+    /// The most operations that were under way at once.
+    pub fn most_under_way(&self) -> usize {
+        self.desk.most_under_way.load(Ordering::SeqCst)
     }
 
     /// Waits until so many requests of either kind have arrived.
@@ -116,6 +132,8 @@ async fn operate(
     uri: Uri,
     body: Bytes,
 ) -> String {
+    let under_way = desk.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+    desk.most_under_way.fetch_max(under_way, Ordering::SeqCst);
     desk.operations.fetch_add(1, Ordering::SeqCst);
     desk.arrived.send_modify(|arrived| *arrived += 1);
     let mut arrived = desk.arrived.subscribe();
@@ -126,5 +144,6 @@ async fn operate(
             changed = held.changed() => changed.unwrap(),
         }
     }
+    desk.under_way.fetch_sub(1, Ordering::SeqCst);
     (desk.answer)(uri.path(), &target.token, &body)
 }

@@ -79,8 +79,10 @@ fn read(module: &str, body: &[u8]) -> Vec<(PushEvent, Bytes)> {
     };
     let body = Bytes::copy_from_slice(body);
     let read = reading::read(&received, &body);
-    let decode =
-        |entry: yeta_gateway::store::NewEntry| (PushEvent::decode(entry.event).unwrap(), entry.raw);
+    let decode = |push: reading::Push| {
+        let entry = yeta_gateway::store::NewEntry::from(push);
+        (PushEvent::decode(entry.event).unwrap(), entry.raw)
+    };
     read.into_iter().map(decode).collect()
 }
 

@@ -57,7 +57,8 @@ impl TestLog {
             content_type: None,
             voice_base_url: "http://voice.example/",
         };
-        let entries = read(&received, &body.to_owned().into());
+        let pushes = read(&received, &body.to_owned().into());
+        let entries = pushes.into_iter().map(Into::into).collect();
         self.log.append(entries).await.unwrap();
     }
 

@@ -371,10 +371,9 @@ impl Clocked {
             content_type: None,
             voice_base_url: "",
         };
-        self.log
-            .append(read(&received, &record(call).into()))
-            .await
-            .unwrap();
+        let pushes = read(&received, &record(call).into());
+        let entries = pushes.into_iter().map(Into::into).collect();
+        self.log.append(entries).await.unwrap();
     }
 }
 

@@ -1,11 +1,12 @@
 """Runs the example clients of a language, and restarts the gateway meanwhile.
 
-    python tests/python/examples.py WATCH… -- READER… -- WORKER… -- ANOTHER WORKER…
+    python tests/python/examples.py WATCH… -- UPLOAD… -- READER… -- WORKER… -- ANOTHER WORKER…
 
-Each is a command. The programs find the gateway's address in YETA_GATEWAY; the two workers share
-one subscription.
+Each is a command. The programs find the gateway's address in YETA_GATEWAY; in the command of the
+upload, ADDRESS and ROWS stand for it and for the file. The two workers share one subscription.
 """
 
+import re
 import signal
 import sys
 import tempfile
@@ -27,18 +28,23 @@ class World:
     under way when it does."""
 
     def __init__(self, folder, speed):
+        self.folder = Path(folder)
         self._grpc, push = Port(), Port()
         self.sandbox = Sandbox(f"http://{push.address}/v1/push/default/{PUSH_SECRET}", speed=speed)
         settings = {
             "YETA_GATEWAY__GRPC__LISTEN": self._grpc.address,
             "YETA_GATEWAY__CALLS__WAIT": "5s",
         }
-        self.gateway = Gateway(Path(folder), self.sandbox.url, push.address, settings)
-        self.client = Client(self._grpc.address)
+        self.gateway = Gateway(self.folder, self.sandbox.url, push.address, settings)
+        self.client = Client(self.address)
         self._programs = []
 
+    @property
+    def address(self):
+        return self._grpc.address
+
     def run(self, command):
-        environment = {"YETA_GATEWAY": self._grpc.address}
+        environment = {"YETA_GATEWAY": self.address}
         program = Process(*command[1:], program=command[0], environment=environment)
         self._programs.append(program)
         return program
@@ -90,6 +96,46 @@ def watch(world, command):
     ended(program)
     done = [line for line in program.stdout.all() if "done: " in line]
     assert len(done) == 2, done
+
+
+def upload(world, command):
+    """It gives each row a result, and nobody is called twice: not when the gateway is restarted
+    meanwhile, not when it runs again with the same file."""
+    count = 1000
+    file = world.folder / "customers.csv"
+    numbers = [str(13000000000 + number) for number in range(count)]
+    rows = [f"{key},{number},张先生" for key, number in enumerate(numbers)]
+    file.write_text("\n".join(["row_key,客户手机号码,姓名", *rows, "bad,12345,李先生"]))
+    words = {"ADDRESS": world.address, "ROWS": str(file)}
+    command = [re.sub("|".join(words), lambda found: words[found[0]], word) for word in command]
+
+    world.sandbox.fault("callout", "latency", millis=500, times=100)
+    program = world.run(command)
+    until(lambda: world.sandbox.requests("callout") > 0)
+    world.restart(signal.SIGTERM)
+    until(lambda: world.sandbox.requests("callout") > 8)
+    world.restart(signal.SIGKILL)
+    accepted, refused, unknown, _ = done(program)
+    assert (accepted + unknown, refused) == (count, 1), (accepted, refused, unknown)
+    # At the kill, no more than four batches were out.
+    assert unknown <= 4 * 50, unknown
+
+    calls = world.sandbox.requests("callout")
+    again = world.run(command)
+    accepted_again, refused, unknown, before = done(again)
+    assert accepted_again >= accepted, (accepted_again, accepted)
+    assert (accepted_again + unknown, refused, before) == (count, 1, count)
+    assert world.sandbox.requests("callout") == calls
+    dialled = world.sandbox.get("/sandbox/requests")["rows"]["by_number"]
+    assert set(dialled.values()) == {1} and set(dialled) <= set(numbers), dialled
+    assert accepted_again <= len(dialled), (accepted_again, len(dialled))
+
+
+def done(program):
+    """The counts that an upload tells at its end."""
+    ended(program)
+    (line,) = (line for line in program.stdout.all() if "done: " in line)
+    return [int(number) for number in re.findall(r"(\d+) (?:accepted|refused|unknown|known)", line)]
 
 
 def reader(world, command):
@@ -153,7 +199,12 @@ def ended(program):
 
 def main(arguments):
     commands = [list(words) for dashes, words in groupby(arguments, "--".__eq__) if not dashes]
-    scenarios = [(watch, 5, commands[:1]), (reader, 20, commands[1:2]), (worker, 10, commands[2:])]
+    scenarios = [
+        (watch, 5, commands[:1]),
+        (upload, 100, commands[1:2]),
+        (reader, 20, commands[2:3]),
+        (worker, 10, commands[3:]),
+    ]
     for scenario, speed, programs in scenarios:
         with tempfile.TemporaryDirectory() as folder:
             world = World(folder, speed)

@@ -38,6 +38,7 @@ class Client:
         self.outbound = Service(self, "yeta.v1.OutboundService")
         self.pushes = Service(self, "yeta.v1.PushService")
         self.subscriptions = Service(self, "yeta.v1.SubscriptionService")
+        self.calls = Service(self, "yeta.v1.CallService")
         self.health = Service(self, "grpc.health.v1.Health")
 
     def enum(self, name):
@@ -69,7 +70,10 @@ class Service:
         described = service.methods_by_name[method]
         request_class = GetMessageClass(described.input_type)
         channel = self._client.channel
-        call = channel.unary_stream if described.server_streaming else channel.unary_unary
+        if described.client_streaming:
+            call = channel.stream_stream
+        else:
+            call = channel.unary_stream if described.server_streaming else channel.unary_unary
         send = call(
             f"/{self._name}/{method}",
             request_serializer=request_class.SerializeToString,
@@ -80,7 +84,11 @@ class Service:
             request = request_class(**fields)
             return send(request, metadata=metadata, timeout=timeout, wait_for_ready=wait_for_ready)
 
-        return with_fields
+        def with_messages(messages, *, metadata=None, timeout=PATIENCE):
+            requests = (request_class(**fields) for fields in messages)
+            return send(requests, metadata=metadata, timeout=timeout)
+
+        return with_messages if described.client_streaming else with_fields
 
 
 class Subscription:

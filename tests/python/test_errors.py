@@ -93,8 +93,8 @@ def test_a_deadline_that_passes_over_a_query_is_just_that(sandbox, client):
     assert error_info(error).reason == "DEADLINE"
 
 
-def test_a_request_id_is_refused_as_long_as_its_promise_is_not_kept(client):
-    error = refusal(client.outbound.CallOut, **CALL_OUT, request_id="b9a3")
+def test_a_request_id_that_is_too_long_is_refused(client):
+    error = refusal(client.outbound.CallOut, **CALL_OUT, request_id="x" * 129)
     assert list(violations(error)) == ["request_id"]
 
 

@@ -1,6 +1,9 @@
 //! A row for each error, as its caller sees it.
 
+use std::time::SystemTime;
+
 use super::*;
+use crate::platform::Holder;
 use crate::push::{CursorError, StoreId};
 
 fn known(status: &Status) -> (Grpc, String, String, bool) {
@@ -80,6 +83,8 @@ fn every_code_of_the_platform_has_its_status_reason_and_metadata() {
         let status = Status::from(PlatformError::Refused {
             code,
             message: "描述".into(),
+            occupation: None,
+            for_token: false,
         });
         assert_eq!(
             known(&status),
@@ -137,6 +142,14 @@ fn every_case_of_the_gateway_has_its_status_and_reason() {
         "CREDENTIALS_UNREADABLE",
         false,
     );
+    let error = PlatformError::Overloaded { retry_after };
+    check(error, Grpc::ResourceExhausted, "OVERLOADED", true);
+    let error = PlatformError::HeldBack {
+        outage: Outage::Unreachable { detail: detail() },
+        since: SystemTime::UNIX_EPOCH,
+        retry_after,
+    };
+    check(error, Grpc::Unavailable, "PLATFORM_UNREACHABLE", true);
 
     let error = AuthError::Unauthenticated;
     check(error, Grpc::Unauthenticated, "UNAUTHENTICATED", false);
@@ -159,6 +172,85 @@ fn every_case_of_the_gateway_has_its_status_and_reason() {
         Grpc::InvalidArgument,
         "INVALID_REQUEST",
         false,
+    );
+}
+
+#[test]
+fn a_call_held_back_during_maintenance_looks_like_the_refusal_that_began_it() {
+    let outage = Outage::Maintenance {
+        message: "接口维护".into(),
+    };
+    let status = Status::from(PlatformError::HeldBack {
+        outage,
+        since: SystemTime::UNIX_EPOCH,
+        retry_after: Duration::from_secs(7),
+    });
+    let expected = (
+        Grpc::Unavailable,
+        "UNDER_MAINTENANCE".into(),
+        "xfyeta.com".into(),
+        true,
+    );
+    assert_eq!(known(&status), expected);
+    let details = status.get_error_details();
+    let metadata = &details.error_info().unwrap().metadata;
+    assert_eq!(
+        (&*metadata["code"], &*metadata["message"]),
+        ("10020", "接口维护")
+    );
+    let retry = details.retry_info().unwrap().retry_delay;
+    assert_eq!(retry, Some(Duration::from_secs(7)));
+    assert!(
+        status
+            .message()
+            .contains("held back since 1970-01-01T00:00:00Z")
+    );
+}
+
+#[test]
+fn the_task_that_occupies_a_line_is_named_as_far_as_it_is_known() {
+    let told = |task_name: &str| {
+        let occupation = Occupation {
+            line_num: "055169101407".into(),
+            task: Some(Holder {
+                task_id: "1909".into(),
+                task_name: task_name.into(),
+                task_status: "running",
+                seen_at: SystemTime::UNIX_EPOCH,
+            }),
+        };
+        Status::from(PlatformError::Refused {
+            code: Code::NumberOccupied,
+            message: "号码被占用".into(),
+            occupation: Some(Box::new(occupation)),
+            for_token: false,
+        })
+    };
+    let status = told("回访");
+    let details = status.get_error_details();
+    let metadata = &details.error_info().unwrap().metadata;
+    for (key, expected) in [
+        ("code", "3030002"),
+        ("line_num", "055169101407"),
+        ("occupied_by_task", "1909"),
+        ("task_name", "回访"),
+        ("task_status", "running"),
+        ("seen_at", "1970-01-01T00:00:00Z"),
+    ] {
+        assert_eq!(metadata[key], expected, "{key}");
+    }
+    assert_eq!(
+        status.message(),
+        "the platform refused with code 3030002: 号码被占用; line 055169101407 serves task 1909 \
+         (\"回访\"), running at 1970-01-01T00:00:00Z"
+    );
+    let details = told("").get_error_details();
+    assert!(
+        !details
+            .error_info()
+            .unwrap()
+            .metadata
+            .contains_key("task_name")
     );
 }
 

@@ -84,7 +84,8 @@ impl Watched {
             content_type: None,
             voice_base_url: "",
         };
-        let entries = read(&received, &record(call).into());
+        let pushes = read(&received, &record(call).into());
+        let entries = pushes.into_iter().map(Into::into).collect();
         self.log.append(entries).await.unwrap();
     }
 

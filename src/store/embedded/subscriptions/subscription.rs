@@ -349,7 +349,9 @@ impl Subscription {
     /// Hands out what can be, and wakes those who got something.
     fn hand_out(&self, inner: &mut Inner) {
         self.expire(inner);
-        let given = inner.state.hand_out(&inner.spec, self.common.starting_now());
+        let given = inner
+            .state
+            .hand_out(&inner.spec, self.common.starting_now());
         let generation = inner.state.generation();
         for Given {
             member,

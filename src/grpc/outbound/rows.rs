@@ -1,0 +1,182 @@
+//! `SubmitRows`: a stream of rows in, a stream of what became of them out.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use crate::grpc::status;
+use crate::grpc::validate::{Validate, Violations};
+use crate::proto::submit_rows_request::Message;
+use crate::proto::submit_rows_response::Message as Answer;
+use crate::proto::upload_header::Target;
+use crate::proto::upload_row_result::Outcome;
+use crate::proto::{
+    DuplicateRule, SubmitRowsRequest, SubmitRowsResponse, UploadHeader, UploadRow, UploadRowError,
+    UploadRowResult, UploadRowWarning,
+};
+use crate::submissions::{RowFault, RowOutcome, RowResult, Session, Told};
+
+pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<SubmitRowsResponse, Status>> + Send>>;
+
+/// A stream that has not begun by then is ended.
+const HEADER: Duration = Duration::from_secs(30);
+/// Rows wait for more, to go out together, until none comes for so long.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// The header that a stream must begin with, and soon.
+pub(super) async fn header(
+    rows: &mut Streaming<SubmitRowsRequest>,
+    drain: &CancellationToken,
+) -> Result<UploadHeader, Status> {
+    let first = tokio::select! {
+        first = timeout(HEADER, rows.message()) => first,
+        () = drain.cancelled() => return Err(status::draining()),
+    };
+    let first = first.map_err(|_| fault("did not come in time"))??;
+    match first.and_then(|first| first.message) {
+        Some(Message::Header(header)) => Ok(header),
+        Some(Message::Rows(_)) | None => Err(fault("must be the first message")),
+    }
+}
+
+fn fault(fault: &str) -> Status {
+    let mut violations = Violations::default();
+    violations.add("header", fault);
+    violations.into()
+}
+
+/// Takes rows until there are no more, and tells what became of each.
+pub(super) fn answers(mut session: Session, rows: Streaming<SubmitRowsRequest>) -> Answers {
+    let told = session.told();
+    let (end, ended) = oneshot::channel();
+    tokio::spawn(async move {
+        // Whoever asked may have gone.
+        let _: Result<(), _> = end.send(take(session, rows).await);
+    });
+    // What is told goes out before the end does.
+    let told = stream::unfold(told, |told| async {
+        let mut told: mpsc::Receiver<Told> = told?;
+        let next = told.recv().await?;
+        Some((Ok(answer(next)), Some(told)))
+    });
+    let end = stream::once(ended).filter_map(|ended| async {
+        match ended {
+            Ok(Ok(())) => None,
+            Ok(Err(status)) => Some(Err(status)),
+            Err(_) => Some(Err(Status::internal(
+                "a fault of the gateway; its log has more",
+            ))),
+        }
+    });
+    Box::pin(told.chain(end))
+}
+
+async fn take(mut session: Session, mut rows: Streaming<SubmitRowsRequest>) -> Result<(), Status> {
+    let stopped = session.stopped();
+    tokio::pin!(stopped);
+    loop {
+        let next = async {
+            if session.has_ready() {
+                timeout(LINGER, rows.message()).await.ok()
+            } else {
+                Some(rows.message().await)
+            }
+        };
+        let next = tokio::select! {
+            biased;
+            why = &mut stopped => {
+                // What is out is answered yet, as far as the client takes it.
+                session.wait_for_out().await;
+                return Err(why.into());
+            }
+            next = next => next,
+        };
+        match next {
+            None => session.flush().await?,
+            Some(message) => match message? {
+                None => return Ok(session.finish().await?),
+                Some(message) => session.take(of_message(message)?).await?,
+            },
+        }
+    }
+}
+
+fn of_message(message: SubmitRowsRequest) -> Result<Vec<UploadRow>, Status> {
+    match message.message {
+        Some(Message::Rows(rows)) => Ok(rows.rows),
+        Some(Message::Header(_)) => Err(fault("must come once")),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn answer(told: Told) -> SubmitRowsResponse {
+    let message = match told {
+        Told::Row(result) => Answer::Row(of_result(result)),
+        Told::Progress(progress) => Answer::Progress(progress),
+    };
+    SubmitRowsResponse {
+        message: Some(message),
+    }
+}
+
+fn of_result(result: RowResult) -> UploadRowResult {
+    let error = |reason: &str, message: String| UploadRowError {
+        reason: reason.to_owned(),
+        message,
+        platform_code: String::new(),
+    };
+    let outcome = match result.outcome {
+        RowOutcome::Accepted(id) => Outcome::TaskDataId(id),
+        RowOutcome::Faulty(fault) => Outcome::Error(error(fault.reason, fault.message)),
+        RowOutcome::Unknown(because) => Outcome::Error(error("OUTCOME_UNKNOWN", because)),
+        RowOutcome::Refused(refusal) => Outcome::Error(UploadRowError {
+            platform_code: refusal.code.as_str().to_owned(),
+            ..error(status::reason_of(&refusal.code), refusal.message)
+        }),
+    };
+    let warning = |fault: RowFault| UploadRowWarning {
+        reason: fault.reason.to_owned(),
+        message: fault.message,
+    };
+    UploadRowResult {
+        row_key: result.row_key,
+        outcome: Some(outcome),
+        warnings: result.warnings.into_iter().map(warning).collect(),
+        known_before: result.known_before,
+    }
+}
+
+impl Validate for UploadHeader {
+    fn validate(&self, v: &mut Violations) {
+        match &self.target {
+            None => v.add("header.target", "is required: task_id or direct"),
+            Some(Target::TaskId(task_id)) => v.required("header.task_id", task_id),
+            Some(Target::Direct(direct)) => {
+                v.required("header.direct.robot_id", &direct.robot_id);
+                v.required("header.direct.line_num", &direct.line_num);
+                v.within("header.direct.robot_speed", direct.robot_speed, -500, 500);
+            }
+        }
+        match self.call_column.first() {
+            None => v.add(
+                "header.call_column",
+                "is required; the first is the phone number",
+            ),
+            Some(first) => v.required("header.call_column[0]", first),
+        }
+        v.id("header.upload_id", &self.upload_id);
+        for (field, rule) in [
+            ("header.duplicate_numbers", self.duplicate_numbers),
+            ("header.duplicate_row_keys", self.duplicate_row_keys),
+        ] {
+            if DuplicateRule::try_from(rule).is_err() {
+                v.add(field, format!("{rule} is no DuplicateRule"));
+            }
+        }
+    }
+}
