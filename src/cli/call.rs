@@ -4,12 +4,16 @@ mod list;
 pub mod show;
 mod watch;
 
+use std::process::ExitCode;
+
 use clap::{Args, Subcommand};
 use yeta_gateway::proto::outbound_service_client::OutboundServiceClient;
-use yeta_gateway::proto::{CallOutRequest, Row};
+use yeta_gateway::proto::upload_header::Target;
+use yeta_gateway::proto::{CallOutRequest, DirectCall, Row};
 
 use super::print;
 use super::remote::{UnaryArgs, refused};
+use super::submit::{self, SubmitArgs};
 
 /// Places calls without a task of their own, and shows what became of calls.
 #[derive(Args)]
@@ -21,6 +25,7 @@ pub struct CallArgs {
 #[derive(Subcommand)]
 enum CallCommand {
     Out(OutArgs),
+    Submit(SubmitRowsArgs),
     Get(list::GetArgs),
     List(list::ListArgs),
     Watch(watch::WatchArgs),
@@ -31,6 +36,20 @@ enum CallCommand {
 struct OutArgs {
     #[command(flatten)]
     unary: UnaryArgs,
+    #[command(flatten)]
+    how: HowArgs,
+    #[command(flatten)]
+    request_id: RequestIdArgs,
+    /// Waits until each row has its call, and prints that.
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    rows: RowArgs,
+}
+
+/// Who calls.
+#[derive(Args)]
+struct HowArgs {
     /// The robot that speaks.
     #[arg(long, value_name = "ID")]
     robot: String,
@@ -43,11 +62,27 @@ struct OutArgs {
     /// How fast it speaks, from -500 to 500.
     #[arg(long, allow_negative_numbers = true)]
     speed: Option<i32>,
-    /// Waits until each row has its call, and prints that.
-    #[arg(long)]
-    watch: bool,
+}
+
+/// What makes a request safe to repeat.
+#[derive(Args)]
+pub struct RequestIdArgs {
+    /// An id of your own: repeated under the same one, the request has its first outcome, and goes
+    /// to the platform once.
+    #[arg(long, value_name = "ID", default_value = "")]
+    pub request_id: String,
+}
+
+/// Calls the rows of a file, any number of them, and each of them once (SubmitRows).
+#[derive(Args)]
+#[command(after_help = submit::HELP)]
+struct SubmitRowsArgs {
     #[command(flatten)]
-    rows: RowArgs,
+    unary: UnaryArgs,
+    #[command(flatten)]
+    how: HowArgs,
+    #[command(flatten)]
+    submit: SubmitArgs,
 }
 
 /// The rows to call.
@@ -75,24 +110,38 @@ impl RowArgs {
 }
 
 /// Does what the arguments ask.
-pub async fn run(args: CallArgs) -> anyhow::Result<()> {
-    match args.command {
+pub async fn run(args: CallArgs) -> anyhow::Result<ExitCode> {
+    let done = match args.command {
+        CallCommand::Submit(args) => return args.run().await,
         CallCommand::Out(args) => out(args).await,
         CallCommand::Get(args) => args.run().await,
         CallCommand::List(args) => args.run().await,
         CallCommand::Watch(args) => args.run().await,
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+impl SubmitRowsArgs {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let target = Target::Direct(DirectCall {
+            robot_id: self.how.robot,
+            line_num: self.how.line,
+            voice_code: self.how.voice,
+            robot_speed: self.how.speed,
+        });
+        self.submit.run(target, &self.unary).await
     }
 }
 
 async fn out(args: OutArgs) -> anyhow::Result<()> {
     let request = CallOutRequest {
-        robot_id: args.robot,
-        line_num: args.line,
+        robot_id: args.how.robot,
+        line_num: args.how.line,
         call_list: args.rows.rows(),
         call_column: args.rows.columns,
-        voice_code: args.voice,
-        robot_speed: args.speed,
-        ..CallOutRequest::default()
+        voice_code: args.how.voice,
+        robot_speed: args.how.speed,
+        request_id: args.request_id.request_id,
     };
     let mut client = OutboundServiceClient::new(args.unary.connect()?);
     let answer = client

@@ -9,11 +9,13 @@ mod print;
 mod remote;
 mod sandbox;
 mod serve;
+mod submission;
+mod submit;
 mod subscription;
 mod tail;
 mod task;
 
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
 use clap::{Parser, Subcommand};
 
@@ -35,6 +37,7 @@ enum Command {
     Subscription(subscription::SubscriptionArgs),
     Call(call::CallArgs),
     Task(task::TaskArgs),
+    Submission(submission::SubmissionArgs),
     Config(config::ConfigArgs),
 }
 
@@ -43,17 +46,18 @@ pub fn main() -> ExitCode {
     let command = Cli::parse().command;
     let result = match command {
         Command::Check(args) => return check::run(&args),
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Sandbox(args) => run(sandbox::run(args)),
         Command::Demo(args) => run(demo::run(args)),
         Command::Tail(args) => run(tail::run(args)),
         Command::Subscription(args) => run(subscription::run(args)),
         Command::Call(args) => run(call::run(args)),
         Command::Task(args) => run(task::run(args)),
+        Command::Submission(args) => run(submission::run(args)),
         Command::Config(args) => run(config::run(args)),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             eprintln!("yeta-gateway: {error:#}");
             ExitCode::FAILURE
@@ -62,9 +66,12 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs a command on a runtime of its own.
-fn run(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread()
+fn run<T: Termination>(
+    command: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<ExitCode> {
+    let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
-        .block_on(command)
+        .block_on(command);
+    result.map(Termination::report)
 }

@@ -197,9 +197,34 @@ pub fn masked(phone: &str) -> String {
     )
 }
 
+/// A text in which runs of seven digits and more, which may be phone numbers, are masked.
+pub fn without_numbers(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let (before, run) = rest.split_at(start);
+        let end = run.find(|c: char| !c.is_ascii_digit());
+        let (digits, after) = run.split_at(end.unwrap_or(run.len()));
+        out.push_str(before);
+        match digits.len() {
+            // Its ends alone would be all of it.
+            7 => out.push_str(&"*".repeat(7)),
+            _ => out.push_str(&masked(digits)),
+        }
+        rest = after;
+    }
+    out + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_runs_of_digits_are_masked_in_any_text() {
+        let told = without_numbers("号码13000000001不合规, code 200203, 8765432");
+        assert_eq!(told, "号码130****0001不合规, code 200203, *******");
+    }
 
     #[test]
     fn a_phone_number_keeps_its_ends_alone() {

@@ -1,6 +1,7 @@
 //! A connection to a running gateway.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -51,11 +52,20 @@ impl Interceptor for Metadata {
     }
 }
 
+/// A stream that is silent is asked this often whether it is still there, so that nobody waits for
+/// ever on a connection that something between has forgotten.
+const ASK_EVERY: Duration = Duration::from_secs(30);
+/// And must answer within this time.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 impl RemoteArgs {
     /// Connects when first used; `account` is the one that requests are for, if not the default.
     pub fn connect(&self, account: Option<&str>) -> anyhow::Result<Connection> {
         let endpoint = Endpoint::from_shared(self.address.clone())
-            .with_context(|| format!("{:?} is no address", self.address))?;
+            .with_context(|| format!("{:?} is no address", self.address))?
+            .connect_timeout(ANSWER_WITHIN)
+            .http2_keep_alive_interval(ASK_EVERY)
+            .keep_alive_timeout(ANSWER_WITHIN);
         let account = account
             .map(str::parse)
             .transpose()

@@ -35,7 +35,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         }
     };
     logging::init(&config.log)?;
-    super::run(serve(config))
+    super::run(serve(config)).map(drop)
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

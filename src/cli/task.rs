@@ -1,19 +1,22 @@
 //! `yeta-gateway task`: the life of a task.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use yeta_gateway::proto::outbound_service_client::OutboundServiceClient;
+use yeta_gateway::proto::upload_header::Target;
 use yeta_gateway::proto::{
     CreateTaskRequest, DeleteTaskRequest, InsertTaskDataRequest, PauseTaskRequest,
     QueryTasksRequest, StartTaskRequest, Task,
 };
 
-use super::call::{RowArgs, accepted};
+use super::call::{RequestIdArgs, RowArgs, accepted};
 use super::print;
 use super::remote::{Connection, UnaryArgs, refused};
+use super::submit::{self, SubmitArgs};
 
 /// Creates, fills, starts, pauses, deletes and shows tasks.
 #[derive(Args)]
@@ -33,7 +36,19 @@ enum TaskCommand {
         /// The task.
         task_id: String,
         #[command(flatten)]
+        request_id: RequestIdArgs,
+        #[command(flatten)]
         rows: RowArgs,
+    },
+    /// Adds the rows of a file, any number of them and each once, to a task that has not been
+    /// started (SubmitRows).
+    #[command(after_help = submit::HELP)]
+    Submit {
+        /// The task.
+        #[arg(long, value_name = "ID")]
+        task: String,
+        #[command(flatten)]
+        submit: SubmitArgs,
     },
     /// Starts a task, or goes on with a paused one (StartTask, 启动外呼任务).
     Start {
@@ -91,15 +106,37 @@ struct CreateArgs {
     /// How long to wait before it is called again.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     recall_wait: Option<Duration>,
+    #[command(flatten)]
+    request_id: RequestIdArgs,
 }
 
 /// Does what the arguments ask.
-pub async fn run(args: TaskArgs) -> anyhow::Result<()> {
+pub async fn run(args: TaskArgs) -> anyhow::Result<ExitCode> {
+    if let TaskCommand::Submit { task, submit } = args.command {
+        return submit.run(Target::TaskId(task), &args.unary).await;
+    }
+    unary(args).await.map(|()| ExitCode::SUCCESS)
+}
+
+async fn unary(args: TaskArgs) -> anyhow::Result<()> {
     let client = OutboundServiceClient::new(args.unary.connect()?);
     let json = args.unary.json;
     match args.command {
         TaskCommand::Create(create) => create.run(client, json).await,
-        TaskCommand::Insert { task_id, rows } => insert(client, task_id, rows, json).await,
+        TaskCommand::Insert {
+            task_id,
+            request_id,
+            rows,
+        } => {
+            let request = InsertTaskDataRequest {
+                task_id,
+                call_list: rows.rows(),
+                call_column: rows.columns,
+                request_id: request_id.request_id,
+            };
+            insert(client, request, json).await
+        }
+        TaskCommand::Submit { .. } => unreachable!("done by run"),
         TaskCommand::Start { task_id } => start(client, task_id, json).await,
         TaskCommand::Pause { task_id } => pause(client, task_id).await,
         TaskCommand::Delete { task_id } => delete(client, task_id).await,
@@ -134,6 +171,7 @@ impl CreateArgs {
             time_range: self.hours,
             time_begin: self.begin.unwrap_or_else(Timestamp::now).as_millisecond(),
             time_end: self.end.map(Timestamp::as_millisecond),
+            request_id: self.request_id.request_id,
             ..CreateTaskRequest::default()
         };
         let task = client
@@ -152,16 +190,9 @@ impl CreateArgs {
 
 async fn insert(
     mut client: Client,
-    task_id: String,
-    rows: RowArgs,
+    request: InsertTaskDataRequest,
     json: bool,
 ) -> anyhow::Result<()> {
-    let request = InsertTaskDataRequest {
-        task_id,
-        call_list: rows.rows(),
-        call_column: rows.columns,
-        ..InsertTaskDataRequest::default()
-    };
     let answer = client
         .insert_task_data(request)
         .await
