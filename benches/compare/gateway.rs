@@ -69,6 +69,8 @@ pub fn configuration(store: &Path, platform: SocketAddr) -> String {
          listen = '127.0.0.1:0'\n\
          [platform]\n\
          base_url = 'http://{platform}'\n\
+         max_requests_per_second = 0\n\
+         max_concurrent_requests = 0\n\
          [[accounts]]\n\
          name = 'default'\n\
          app_key = 'key'\n\

@@ -2,7 +2,7 @@
 //! each, while pushes arrive: beside the same gateway without subscriptions.
 
 mod cost;
-mod process;
+pub mod process;
 
 use std::net::SocketAddr;
 

@@ -4,7 +4,8 @@
 //! cargo bench --bench compare                             all of them
 //! cargo bench --bench compare -- unary ingest             some of them
 //! cargo bench --bench compare -- delivery --quick         fewer, shorter rounds
-//! cargo bench --bench compare -- callstore --calls=50000  among so many calls
+//! cargo bench --bench compare -- callstore --calls=50000  among so many calls; so many rows of an
+//!                                                         upload
 //! ```
 //!
 //! Rounds of the two sides alternate, so that whatever else the machine does falls on both, and
@@ -24,9 +25,14 @@ mod platform;
 mod pushes;
 mod reader;
 mod records;
+mod requestid;
+mod rows;
 mod rpc;
+mod sandbox;
 mod store;
+mod submit;
 mod unary;
+mod upload;
 
 use anyhow::Context;
 use measure::Plan;
@@ -37,7 +43,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Bench = fn(&Plan) -> anyhow::Result<()>;
 
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("unary", unary::run),
     ("ingest", ingest::run),
     ("delivery", delivery::run),
@@ -45,6 +51,9 @@ const BENCHES: [(&str, Bench); 7] = [
     ("calls", calls::run),
     ("callstore", callstore::run),
     ("idle", idle::run),
+    ("submit", submit::run),
+    ("requestid", requestid::run),
+    ("upload", upload::run),
 ];
 
 fn main() -> anyhow::Result<()> {

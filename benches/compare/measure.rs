@@ -16,7 +16,7 @@ pub struct Plan {
     pub rounds: usize,
     /// How long a round takes, where time bounds it.
     pub round: Duration,
-    /// How many calls to look among.
+    /// How many calls to look among, and how many rows to upload.
     pub calls: u64,
 }
 
@@ -100,7 +100,33 @@ pub fn compare(title: &str, plan: &Plan, ours: &Side<'_>, bare: &Side<'_>) -> an
         ratios[0],
         ratios[ratios.len() - 1]
     );
+    tell_latency(&of_ours, &of_bare);
     Ok(())
+}
+
+/// Prints how the latencies of all rounds differ, where there are any.
+fn tell_latency(ours: &[Sample], bare: &[Sample]) {
+    let (ours, bare) = (joint(ours), joint(bare));
+    if ours.is_empty() || bare.is_empty() {
+        return;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a minute at most")]
+    let ratio = |q| ours.value_at_quantile(q) as f64 / bare.value_at_quantile(q) as f64;
+    println!(
+        " latency: ratio {:.2} at p50, {:.2} at p99",
+        ratio(0.5),
+        ratio(0.99)
+    );
+}
+
+/// The latencies of several rounds.
+fn joint(samples: &[Sample]) -> Histogram<u64> {
+    let mut latency = latencies();
+    for sample in samples {
+        // Of the same bounds, so that adding cannot fail.
+        latency.add(&sample.latency).unwrap_or_default();
+    }
+    latency
 }
 
 /// Measures what has nothing to be compared with.
@@ -138,11 +164,7 @@ fn row(name: &str, samples: &[Sample]) -> [String; 6] {
     let median_of = |value: fn(&Sample) -> f64| -> f64 {
         median(&mut samples.iter().map(value).collect::<Vec<_>>())
     };
-    let mut latency = latencies();
-    for sample in samples {
-        // Of the same bounds, so that adding cannot fail.
-        latency.add(&sample.latency).unwrap_or_default();
-    }
+    let latency = joint(samples);
     let quantile = |q| {
         if latency.is_empty() {
             return String::new();

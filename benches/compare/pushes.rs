@@ -46,7 +46,8 @@ fn read(module: &str, body: &Value) -> Vec<NewEntry> {
         content_type: Some("application/json;charset=UTF-8"),
         voice_base_url: "http://voice.example:9000/",
     };
-    reading::read(&received, &Bytes::from(body.to_string()))
+    let pushes = reading::read(&received, &Bytes::from(body.to_string()));
+    pushes.into_iter().map(NewEntry::from).collect()
 }
 
 /// The members of both objects.

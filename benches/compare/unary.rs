@@ -19,7 +19,7 @@ use crate::rpc::Connection;
 
 const CONNECTIONS: usize = 2;
 const CALLS_PER_CONNECTION: usize = 32;
-const CALL_OUT: &str = "/yeta.v1.OutboundService/CallOut";
+pub const CALL_OUT: &str = "/yeta.v1.OutboundService/CallOut";
 
 pub fn run(plan: &Plan) -> anyhow::Result<()> {
     let platform = Platform::start()?;
@@ -47,7 +47,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
 
 async fn call(to: SocketAddr, time: Duration) -> anyhow::Result<Sample> {
     let mut callers = JoinSet::new();
-    let message = request();
+    let message: Bytes = request().encode_to_vec().into();
     let started = Instant::now();
     for _ in 0..CONNECTIONS {
         let connection = Connection::open(to).await?;
@@ -83,11 +83,11 @@ async fn call_until(
 }
 
 /// The documented example.
-fn request() -> Bytes {
+pub fn request() -> CallOutRequest {
     let row = |values: [&str; 2]| Row {
         values: values.map(str::to_owned).into(),
     };
-    let request = CallOutRequest {
+    CallOutRequest {
         robot_id: "719".into(),
         line_num: "69101338".into(),
         call_column: ["客户手机号码", "姓名"].map(str::to_owned).into(),
@@ -97,6 +97,5 @@ fn request() -> Bytes {
         ],
         voice_code: "60030".into(),
         ..CallOutRequest::default()
-    };
-    request.encode_to_vec().into()
+    }
 }

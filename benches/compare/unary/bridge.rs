@@ -7,12 +7,14 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use yeta_gateway::proto::outbound_service_server::{OutboundService, OutboundServiceServer};
 use yeta_gateway::proto::{
     CallOutRequest, CallOutResponse, CreateTaskRequest, CreateTaskResponse, DeleteTaskRequest,
-    DeleteTaskResponse, InsertTaskDataRequest, InsertTaskDataResponse, PauseTaskRequest,
-    PauseTaskResponse, QueryTasksRequest, QueryTasksResponse, StartTaskRequest, StartTaskResponse,
+    DeleteTaskResponse, GetSubmissionRequest, InsertTaskDataRequest, InsertTaskDataResponse,
+    ListSubmissionsRequest, ListSubmissionsResponse, PauseTaskRequest, PauseTaskResponse,
+    QueryTasksRequest, QueryTasksResponse, StartTaskRequest, StartTaskResponse, Submission,
+    SubmitRowsRequest, SubmitRowsResponse,
 };
 
 use crate::measure::server_runtime;
@@ -168,6 +170,29 @@ impl OutboundService for Outbound {
         &self,
         _: Request<DeleteTaskRequest>,
     ) -> Result<Response<DeleteTaskResponse>, Status> {
+        Err(elsewhere())
+    }
+
+    type SubmitRowsStream = futures_util::stream::Empty<Result<SubmitRowsResponse, Status>>;
+
+    async fn submit_rows(
+        &self,
+        _: Request<Streaming<SubmitRowsRequest>>,
+    ) -> Result<Response<Self::SubmitRowsStream>, Status> {
+        Err(elsewhere())
+    }
+
+    async fn get_submission(
+        &self,
+        _: Request<GetSubmissionRequest>,
+    ) -> Result<Response<Submission>, Status> {
+        Err(elsewhere())
+    }
+
+    async fn list_submissions(
+        &self,
+        _: Request<ListSubmissionsRequest>,
+    ) -> Result<Response<ListSubmissionsResponse>, Status> {
         Err(elsewhere())
     }
 
