@@ -1,6 +1,7 @@
-// Command calls shows the three ways to the results of calls through yeta-gateway.
+// Command calls shows how to place calls through yeta-gateway, and the ways to their results.
 //
 //	go generate
+//	go run . upload [ADDRESS [ROWS.csv]]   submits many rows, and tells what became of each
 //	go run . watch  [ADDRESS]   calls two numbers and waits for what becomes of each call
 //	go run . worker [ADDRESS]   processes the results of calls, sharing them with other workers
 //	go run . reader [ADDRESS]   prints every push, and keeps its own place
@@ -27,6 +28,7 @@ const largestEvent = 32 << 20
 
 var programs = map[string]func(context.Context, *grpc.ClientConn) error{
 	"reader": reader,
+	"upload": upload,
 	"watch":  watch,
 	"worker": worker,
 }
@@ -45,7 +47,7 @@ func main() {
 		address = os.Args[2]
 	}
 	if len(os.Args) < 2 || programs[os.Args[1]] == nil {
-		log.Fatal("usage: calls watch|worker|reader [ADDRESS]")
+		log.Fatal("usage: calls watch|worker|reader [ADDRESS] | upload [ADDRESS [ROWS.csv]]")
 	}
 	conn, err := grpc.NewClient(address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"strings"
@@ -21,7 +22,7 @@ func watch(ctx context.Context, conn *grpc.ClientConn) error {
 	}
 	outbound, calls := yeta.NewOutboundServiceClient(conn), yeta.NewCallServiceClient(conn)
 	// README:begin
-	called, err := outbound.CallOut(ctx, request)
+	called, err := callOut(ctx, outbound, request)
 	if err != nil {
 		return err
 	}
@@ -51,6 +52,23 @@ func watch(ctx context.Context, conn *grpc.ClientConn) error {
 	}
 	return nil
 }
+
+// README:begin call_out
+func callOut(
+	ctx context.Context, outbound yeta.OutboundServiceClient, request *yeta.CallOutRequest,
+) (called *yeta.CallOutResponse, err error) {
+	request.RequestId = rand.Text() // keep it: under it, nobody is called twice
+	for range 30 {
+		called, err = outbound.CallOut(ctx, request)
+		if status.Code(err) != codes.Unavailable {
+			break
+		}
+		time.Sleep(time.Second) // the gateway restarts, or the platform is away; then we ask again
+	}
+	return called, err
+}
+
+// README:end call_out
 
 func state(call *yeta.Call) string {
 	return strings.TrimPrefix(call.State.String(), "CALL_STATE_")

@@ -2,6 +2,7 @@
 //
 //   npm ci && node watch.js [ADDRESS]
 
+import { randomUUID } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
 import { status } from '@grpc/grpc-js';
 import { callOutRequest, connect } from './calls.js';
@@ -11,7 +12,7 @@ const outbound = connect('OutboundService');
 const calls = connect('CallService');
 
 // README:begin
-const { task_data_ids, push_cursor } = await outbound.CallOut(request);
+const { task_data_ids, push_cursor } = await callOut(request);
 console.log('called:', ...task_data_ids);
 const results = new Map();
 while (results.size < task_data_ids.length) {
@@ -34,3 +35,17 @@ for (const [row, { state, outcome, dialog, voice }] of results) {
 }
 outbound.close();
 calls.close();
+
+// README:begin call_out
+async function callOut(request) {
+  request.request_id = randomUUID(); // keep it: under it, nobody is called twice
+  for (let tries = 1; ; tries++) {
+    try {
+      return await outbound.CallOut(request);
+    } catch (error) {
+      if (error.code !== status.UNAVAILABLE || tries === 30) throw error;
+      await setTimeout(1000); // the gateway restarts, or the platform is away; then we ask again
+    }
+  }
+}
+// README:end call_out

@@ -4,6 +4,8 @@
 """
 
 import time
+import uuid
+from itertools import count
 
 import grpc
 from gateway import call_out_request, connect
@@ -21,9 +23,24 @@ def main():
             print(f"done: {call.task_data_id} {state} {outcome}, {turns} turns, {recording}")
 
 
+# README:begin call_out
+def call_out(outbound, request):
+    request.request_id = str(uuid.uuid4())  # keep it: under it, nobody is called twice
+    for tries in count(1):
+        try:
+            return outbound.CallOut(request)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or tries == 30:
+                raise
+            time.sleep(1)  # the gateway restarts, or the platform is away; then we ask again
+
+
+# README:end call_out
+
+
 def call_and_wait(channel, request):
     # README:begin
-    called = OutboundServiceStub(channel).CallOut(request)
+    called = call_out(OutboundServiceStub(channel), request)
     print("called:", *called.task_data_ids, flush=True)
     # From the cursor on, nothing of these calls is missed.
     watch = WatchCallsRequest(task_data_ids=called.task_data_ids, push_cursor=called.push_cursor)

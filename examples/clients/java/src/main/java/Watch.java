@@ -4,10 +4,13 @@ import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import java.util.HashMap;
 import java.util.Map;
+import java.util.UUID;
 import yeta.v1.Call;
 import yeta.v1.CallOutRequest;
+import yeta.v1.CallOutResponse;
 import yeta.v1.CallServiceGrpc;
 import yeta.v1.OutboundServiceGrpc;
+import yeta.v1.OutboundServiceGrpc.OutboundServiceBlockingStub;
 import yeta.v1.WatchCallsRequest;
 
 /**
@@ -39,7 +42,7 @@ public final class Watch {
   private static Map<String, Call> callAndWait(Channel channel, CallOutRequest request)
       throws InterruptedException {
     // README:begin
-    var called = OutboundServiceGrpc.newBlockingStub(channel).callOut(request);
+    var called = callOut(OutboundServiceGrpc.newBlockingStub(channel), request);
     System.out.println("called: " + called.getTaskDataIdsList());
     var watch =
         WatchCallsRequest.newBuilder()
@@ -63,4 +66,22 @@ public final class Watch {
     // README:end
     return results;
   }
+
+  // README:begin call_out
+  private static CallOutResponse callOut(
+      OutboundServiceBlockingStub outbound, CallOutRequest request) throws InterruptedException {
+    String requestId = UUID.randomUUID().toString(); // keep it: under it, nobody is called twice
+    request = request.toBuilder().setRequestId(requestId).build();
+    for (int tries = 1; ; tries++) {
+      try {
+        return outbound.callOut(request);
+      } catch (StatusRuntimeException error) {
+        if (error.getStatus().getCode() != Status.Code.UNAVAILABLE || tries == 30) {
+          throw error;
+        }
+        Thread.sleep(1000); // the gateway restarts, or the platform is away; then we ask again
+      }
+    }
+  }
+  // README:end call_out
 }
