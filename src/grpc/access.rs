@@ -12,10 +12,7 @@ use crate::config::Permission;
 use crate::proto::PushFilter;
 use crate::relay::RelayError;
 use crate::store::PushLog;
-use crate::store::subscriptions::{Info, Subscriptions};
-
-/// Names that begin so are the gateway's own.
-const RESERVED: &str = "yeta-gateway.";
+use crate::store::subscriptions::{Info, OWN_NAMES, Subscriptions};
 
 /// What is to be done with a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +129,7 @@ impl Access {
 
 /// Whether a name is one of the gateway's own.
 pub(super) fn is_reserved(name: &str) -> bool {
-    name.starts_with(RESERVED)
+    name.starts_with(OWN_NAMES)
 }
 
 /// Whether the caller may see all that passes a filter.

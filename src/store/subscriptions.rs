@@ -12,6 +12,9 @@ use super::{Entry, ReadError};
 use crate::proto::PushFilter;
 use crate::push::{EventId, Position};
 
+/// Subscriptions whose names begin so are the gateway's own: they count towards no bound.
+pub const OWN_NAMES: &str = "yeta-gateway.";
+
 /// Named places in a log, each with the events that are out, and those given up.
 ///
 /// # Contract

@@ -20,7 +20,7 @@ use super::subscription::{Common, Subscription};
 use crate::push::{EventId, Position};
 use crate::store::embedded::{EmbeddedLog, OpenError};
 use crate::store::subscriptions::{
-    AckOutcome, Change, DeadLetter, Info, Nack, Spec, SubscriptionError, Window,
+    AckOutcome, Change, DeadLetter, Info, Nack, OWN_NAMES, Spec, SubscriptionError, Window,
 };
 use crate::store::{PushLog, ReadError, ReadLimit};
 
@@ -133,11 +133,12 @@ impl Registry {
     pub async fn create(&self, name: &str, spec: Spec, after: Position) -> Result<()> {
         let _changing = self.changing.lock().await;
         self.common.keeper.check_open()?;
-        let count = self.named().len();
         if self.named().contains_key(name) {
             return Err(SubscriptionError::AlreadyExists(name.to_owned()));
         }
-        if count >= self.max {
+        let is_own = |name: &str| name.starts_with(OWN_NAMES);
+        let count = self.named().keys().filter(|name| !is_own(name)).count();
+        if count >= self.max && !is_own(name) {
             return Err(SubscriptionError::TooMany(self.max));
         }
         let config = Config::new(rand::random(), self.common.wall_ms(), &spec);
