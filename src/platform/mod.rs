@@ -97,7 +97,7 @@ impl Default for PlatformConfig {
             max_concurrent_requests: 128,
             breaker_failures: 5,
             unreachable_wait: Duration::from_secs(1),
-            maintenance_wait: Duration::from_secs(10),
+            maintenance_wait: Duration::from_secs(2),
         }
     }
 }

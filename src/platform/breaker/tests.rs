@@ -94,14 +94,14 @@ async fn one_answer_of_maintenance_opens_it() {
     };
     let message = "描述".to_owned();
     assert_eq!(outage, Outage::Maintenance { message });
-    assert_eq!(retry_after, 10 * SECOND);
+    assert_eq!(retry_after, 2 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_probe_that_fails_doubles_the_wait_up_to_its_bound() {
     let breaker = breaker();
     call(&breaker, Some(refused(Code::UnderMaintenance)));
-    for expected in [10, 20, 40, 80, 160, 300, 300] {
+    for expected in [2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
         assert_eq!(held_back(&breaker), Some(expected * SECOND));
         advance(expected * SECOND).await;
         call(&breaker, Some(refused(Code::UnderMaintenance)));
@@ -114,7 +114,7 @@ async fn each_probe_that_fails_doubles_the_wait_up_to_its_bound() {
     call(&breaker, None);
     // From the beginning.
     call(&breaker, Some(refused(Code::UnderMaintenance)));
-    assert_eq!(held_back(&breaker), Some(10 * SECOND));
+    assert_eq!(held_back(&breaker), Some(2 * SECOND));
 }
 
 fn opened_by(error: &PlatformError) -> Arc<Breaker> {
@@ -190,7 +190,7 @@ async fn a_call_from_before_can_send_no_more_and_its_outcome_says_nothing_of_now
     waiting.tell(Some(&error));
     sent.tell(None);
     also_sent.tell(Some(&refused(Code::UnderMaintenance)));
-    assert_eq!(held_back(&breaker), Some(10 * SECOND));
+    assert_eq!(held_back(&breaker), Some(2 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
