@@ -33,20 +33,28 @@ pub(super) async fn index() -> Json<Value> {
             "POST /sandbox/push?module=M": "sends the request's bytes and Content-Type as a push",
             "GET /sandbox/quirks": "the quirks by name",
             "POST /sandbox/quirks?name=N": "sends one push of each quirk, or the one named",
+            "GET /sandbox/inbound": "the inbound calls played, and what their questions were answered",
+            "POST /sandbox/inbound": "plays an inbound call that asks getDialogContext first",
             "POST /sandbox/balance": "{\"calls\": N} or {\"calls\": null} for no bound",
+            "POST /sandbox/calendar": "{\"days\": N}: the pushes given up so far, N days earlier",
+            "GET /sandbox/recordings": "how often recordings were asked for",
+            "POST /sandbox/recordings": "{\"path\": \"a.wav\", \"bytes\": N} serves /voice/a.wav",
             "POST /sandbox/reset": "forgets tasks, faults and counts",
         },
         "fault": {
             "operation": "any | token | config | callout | create | insert | start | pause \
-                | delete | query; for pushes: push | receiveCallRecord | receiveVoice \
-                | receiveDialog",
+                | delete | query | failed | download; for pushes: push | receiveCallRecord | receiveVoice \
+                | receiveDialog; for recordings: voice",
             "fault": "latency | refuse_token | code | busy | http_500 | html \
                 | wrong_content_type | numbers_as_strings | strings_as_numbers | null_fields \
                 | unknown_fields | invalid_json_strings | cut_before_reading \
                 | cut_after_reading | cut_mid_answer | close_after_answer; for pushes: duplicate | reorder | delay \
-                | lose",
+                | lose; for voice: not_found | redirect | ignore_range | wrong_size | slow \
+                | latency | http_500 | cut_before_reading | cut_mid_answer",
             "times": "how often, 1 by default",
-            "millis": "latency before the answer, beside any fault; the wait of delay",
+            "millis": "latency before the answer, beside any fault; the wait of delay; before \
+                each 64 KiB of slow",
+            "location": "for redirect",
             "code, message": "for code and http_500",
             "applied": "true: code, busy, refuse_token, http_500 and html answer so although \
                 the operation was carried out",
@@ -116,7 +124,7 @@ pub(super) async fn pushes(State(world): Shared) -> Json<Value> {
 }
 
 pub(super) async fn failed_pushes(State(world): Shared) -> Json<Value> {
-    Json(world.pusher.failed())
+    Json(world.failures().list())
 }
 
 #[derive(Deserialize)]
@@ -207,6 +215,27 @@ pub(super) async fn push_quirks(
 }
 
 #[derive(Deserialize)]
+struct NewRecording {
+    path: String,
+    bytes: u64,
+}
+
+/// Serves a recording of any size under `/voice/`.
+pub(super) async fn add_recording(State(world): Shared, body: Bytes) -> Response {
+    match serde_json::from_slice::<NewRecording>(&body) {
+        Ok(new) => {
+            world.recordings().add_noise(&new.path, new.bytes);
+            Json(json!({ "path": new.path, "bytes": new.bytes })).into_response()
+        }
+        Err(error) => bad_request(&error.to_string()),
+    }
+}
+
+pub(super) async fn recordings(State(world): Shared) -> Json<Value> {
+    Json(json!({ "requests": world.recordings().requests() }))
+}
+
+#[derive(Deserialize)]
 struct Balance {
     calls: Option<u64>,
 }
@@ -216,6 +245,22 @@ pub(super) async fn balance(State(world): Shared, body: Bytes) -> Response {
         Ok(Balance { calls }) => {
             world.tasks().balance = calls;
             Json(json!({ "calls": calls })).into_response()
+        }
+        Err(error) => bad_request(&error.to_string()),
+    }
+}
+
+#[derive(Deserialize)]
+struct Calendar {
+    days: u16,
+}
+
+/// Lets days go by for the pushes that were given up: a test cannot wait for tomorrow.
+pub(super) async fn calendar(State(world): Shared, body: Bytes) -> Response {
+    match serde_json::from_slice::<Calendar>(&body) {
+        Ok(Calendar { days }) => {
+            world.failures().age(days);
+            Json(json!({ "days": days })).into_response()
         }
         Err(error) => bad_request(&error.to_string()),
     }

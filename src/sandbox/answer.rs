@@ -83,6 +83,17 @@ impl Answer {
         }
     }
 
+    /// A file's bytes.
+    pub fn file(body: Vec<u8>) -> Self {
+        Self {
+            code: None,
+            status: StatusCode::OK,
+            content_type: "application/zip",
+            body,
+            reason: None,
+        }
+    }
+
     fn coded(code: i64, message: &str) -> Self {
         let envelope = json!({ "code": code, "message": message, "result": null });
         Self {

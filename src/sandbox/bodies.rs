@@ -2,6 +2,7 @@
 //! dialog, with the fields of both documents.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -16,10 +17,13 @@ use super::world::World;
 /// What all pushes of one call share.
 pub(super) struct CallFacts {
     pub call_uuid: String,
-    pub robot_id: &'static str,
+    pub robot_id: String,
     pub task_id: String,
-    pub task_data_id: String,
-    pub caller: &'static str,
+    /// Of an outbound call.
+    pub task_data_id: Option<String>,
+    /// Of an inbound call.
+    call_relation_id: Option<String>,
+    pub caller: String,
     pub callee: String,
     /// The customer's name and the like: column and value.
     pub row: Vec<(String, String)>,
@@ -53,10 +57,11 @@ impl CallFacts {
             .collect();
         Self {
             call_uuid: uuid(&mut rng),
-            robot_id: world.catalog.robots[spec.robot].id,
+            robot_id: world.catalog.robots[spec.robot].id.to_owned(),
             task_id: spec.task.to_string(),
-            task_data_id: spec.row.data_id.to_string(),
-            caller: world.catalog.lines[spec.line].num,
+            task_data_id: Some(spec.row.data_id.to_string()),
+            call_relation_id: None,
+            caller: world.catalog.lines[spec.line].num.to_owned(),
             callee: spec.row.values.first().cloned().unwrap_or_default(),
             row,
             time_dial,
@@ -69,6 +74,58 @@ impl CallFacts {
             tries: spec.row.tries,
             row_index: spec.row.index,
         }
+    }
+
+    /// The facts of an inbound call that was answered and hung up just now.
+    pub fn inbound(
+        call_uuid: String,
+        robot_id: String,
+        call_relation_id: String,
+        caller: String,
+        line: &str,
+        (ring, talk): (Duration, Duration),
+    ) -> Self {
+        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or_default();
+        let time_hangup = now_ms();
+        let time_answer = time_hangup - ms(talk);
+        let time_ring = time_answer - ms(ring);
+        Self {
+            call_uuid,
+            robot_id,
+            // As in the documents' example.
+            task_id: "0".to_owned(),
+            task_data_id: None,
+            call_relation_id: Some(call_relation_id),
+            caller,
+            callee: line.to_owned(),
+            row: Vec::new(),
+            time_dial: time_ring,
+            time_ring,
+            time_answer,
+            time_hangup,
+            ring_seconds: ring.as_secs(),
+            talk_seconds: talk.as_secs(),
+            recorded: true,
+            tries: 0,
+            row_index: 0,
+        }
+    }
+
+    /// Sends the pushes of an inbound call: one record, the recording and the
+    /// dialog.
+    pub fn push_inbound(&self, world: &Arc<World>, rng: &mut StdRng) {
+        let mut record = self.identity(world);
+        record["caller"] = json!(self.caller);
+        record["callee"] = json!(self.callee);
+        record["direction"] = json!(1);
+        record["time_ring"] = json!(self.time_ring);
+        record["time_answer"] = json!(self.time_answer);
+        record["time_hangup"] = json!(self.time_hangup);
+        record["duration_ring"] = json!(self.ring_seconds);
+        record["duration_call"] = json!(self.talk_seconds);
+        world.push("receiveCallRecord", &record, rng);
+        world.push("receiveVoice", &self.voice(world, rng), rng);
+        world.push("receiveDialog", &script::dialog(self, world, rng), rng);
     }
 
     /// Sends the pushes, each after a wait of its own, so that they arrive in
@@ -96,13 +153,19 @@ impl CallFacts {
 
     /// Who and which call: part of every push.
     pub fn identity(&self, world: &World) -> Value {
-        json!({
+        let mut identity = json!({
             "business_id": world.config.business_id,
             "app_id": world.config.app_id,
             "robot_id": self.robot_id,
             "call_uuid": self.call_uuid,
-            "task_data_id": self.task_data_id,
-        })
+        });
+        if let Some(id) = &self.task_data_id {
+            identity["task_data_id"] = json!(id);
+        }
+        if let Some(id) = &self.call_relation_id {
+            identity["call_relation_id"] = json!(id);
+        }
+        identity
     }
 
     /// The record of the call's basic properties.

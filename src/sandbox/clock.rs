@@ -25,6 +25,12 @@ pub(super) fn date_path(ms: i64) -> String {
     at.to_zoned(beijing()).strftime("%Y/%m/%d").to_string()
 }
 
+/// `yyyy-MM-dd` in Beijing.
+pub(super) fn day(ms: i64) -> String {
+    let at = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
+    at.to_zoned(beijing()).date().to_string()
+}
+
 /// Reads `HH:MM:SS-HH:MM:SS`.
 pub(super) fn time_range(text: &str) -> Option<(Time, Time)> {
     let (from, to) = text.split_once('-')?;

@@ -1,7 +1,7 @@
 //! Delivers pushes: 3 seconds for an answer that contains `success`, and up to
 //! 3 retries with the same bytes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,19 +15,17 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 
-use super::clock::now_ms;
 use super::faults::{Fault, Kind};
 use super::world::{World, lock};
 
 /// The modules that the platform pushes.
 pub(super) const MODULES: [&str; 3] = ["receiveCallRecord", "receiveVoice", "receiveDialog"];
-const JSON: &str = "application/json;charset=UTF-8";
+pub(super) const JSON: &str = "application/json;charset=UTF-8";
 /// Never sped up: it is the receiver's time.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
 const RETRIES: u32 = 3;
 const MAX_ANSWER: usize = 64 * 1024;
 const MAX_AT_ONCE: usize = 256;
-const MAX_FAILED_KEPT: usize = 10_000;
 
 pub(super) struct Pusher {
     targets: Vec<Target>,
@@ -54,7 +52,6 @@ struct PushLog {
     failed: u64,
     lost: u64,
     by_module: BTreeMap<&'static str, u64>,
-    last_failed: VecDeque<Value>,
 }
 
 /// What a receiver answered.
@@ -115,6 +112,17 @@ impl Pusher {
         content_type: Option<&str>,
         body: Bytes,
     ) -> Result<Receipt, String> {
+        self.post_within(url, content_type, body, ANSWER_TIME).await
+    }
+
+    /// The same, within another time.
+    pub async fn post_within(
+        &self,
+        url: &str,
+        content_type: Option<&str>,
+        body: Bytes,
+        time: Duration,
+    ) -> Result<Receipt, String> {
         let mut request = Request::post(url);
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);
@@ -133,8 +141,8 @@ impl Pusher {
             let body = body.map_err(|error| error.to_string())?.to_bytes();
             Ok(Receipt { status, body })
         };
-        let late = |_| Err(format!("no answer within {} s", ANSWER_TIME.as_secs()));
-        tokio::time::timeout(ANSWER_TIME, exchange)
+        let late = |_| Err(format!("no answer within {time:?}"));
+        tokio::time::timeout(time, exchange)
             .await
             .unwrap_or_else(late)
     }
@@ -153,11 +161,6 @@ impl Pusher {
         })
     }
 
-    /// The pushes given up, in the platform's own form for such records.
-    pub fn failed(&self) -> Value {
-        Value::Array(lock(&self.log).last_failed.iter().cloned().collect())
-    }
-
     /// Sets the counters back; pushes in flight are counted as new ones.
     pub fn forget(&self) {
         let mut log = lock(&self.log);
@@ -166,21 +169,6 @@ impl Pusher {
             sent: in_flight,
             ..PushLog::default()
         };
-    }
-
-    fn gave_up(&self, module: &'static str, body: &Bytes) {
-        let data = serde_json::from_slice(body).unwrap_or(Value::Null);
-        let mut log = lock(&self.log);
-        log.failed += 1;
-        if log.last_failed.len() >= MAX_FAILED_KEPT {
-            log.last_failed.pop_front();
-        }
-        log.last_failed.push_back(json!({
-            "data": data,
-            "module": module,
-            "retryTimes": RETRIES + 1,
-            "timestamp": now_ms(),
-        }));
     }
 }
 
@@ -283,7 +271,9 @@ async fn deliver(
         }
     }
     tracing::warn!(module, "push given up after {RETRIES} retries");
-    pusher.gave_up(module, &body);
+    // Kept first: whoever sees the count finds the push.
+    world.failures().add(module, &body, RETRIES + 1);
+    lock(&pusher.log).failed += 1;
     pusher.settled.send_replace(());
 }
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::delivery::MODULES;
 use super::operation::Operation;
 
-/// What goes wrong. The first group is for requests, the last for pushes.
+/// What goes wrong. The first group is for requests, then come those for
+/// pushes and those for recordings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
@@ -32,6 +33,11 @@ pub(super) enum Kind {
     Reorder,
     Delay,
     Lose,
+    NotFound,
+    Redirect,
+    IgnoreRange,
+    WrongSize,
+    Slow,
 }
 
 impl Kind {
@@ -41,13 +47,37 @@ impl Kind {
             Self::Duplicate | Self::Reorder | Self::Delay | Self::Lose
         )
     }
+
+    fn is_for_recordings(self) -> bool {
+        matches!(
+            self,
+            Self::NotFound
+                | Self::Redirect
+                | Self::IgnoreRange
+                | Self::WrongSize
+                | Self::Slow
+                | Self::Latency
+                | Self::Http500
+                | Self::CutBeforeReading
+                | Self::CutMidAnswer
+        )
+    }
+
+    fn is_for_requests(self) -> bool {
+        let is_own = matches!(
+            self,
+            Self::NotFound | Self::Redirect | Self::IgnoreRange | Self::WrongSize | Self::Slow
+        );
+        !is_own && !self.is_for_pushes()
+    }
 }
 
 /// One order: which requests or pushes, what, and how often.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Fault {
-    /// An operation's name, `any`, a push module, or `push` for all modules.
+    /// An operation's name, `any`, a push module, `push` for all modules, or
+    /// `voice` for recordings.
     #[serde(default = "any")]
     pub operation: String,
     #[serde(rename = "fault")]
@@ -68,10 +98,16 @@ pub(super) struct Fault {
     /// For refuse_token: ends the present tokens too.
     #[serde(default)]
     pub kill: bool,
+    /// For redirect: where to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
     /// For http_500: plain text instead of a JSON error body.
     #[serde(default)]
     pub text: bool,
 }
+
+/// What faults of recordings name as their operation.
+const VOICE: &str = "voice";
 
 fn any() -> String {
     "any".to_owned()
@@ -86,17 +122,27 @@ impl Fault {
     pub fn check(&self) -> Result<(), String> {
         let name = self.operation.as_str();
         let for_push = name == "push" || MODULES.contains(&name);
-        if !for_push && name != "any" && Operation::named(name).is_none() {
+        let for_voice = name == VOICE;
+        let is_known = for_push || for_voice || name == "any";
+        if !is_known && Operation::named(name).is_none() {
             return Err(format!("there is no operation {name}"));
         }
         if name == "token" && self.kind == Kind::RefuseToken {
             return Err("the token operation takes no token that it could refuse".to_owned());
         }
-        if for_push != self.kind.is_for_pushes() {
+        let fits = match (for_push, for_voice) {
+            (true, _) => self.kind.is_for_pushes(),
+            (_, true) => self.kind.is_for_recordings(),
+            _ => self.kind.is_for_requests(),
+        };
+        if !fits {
             return Err(format!(
                 "the fault {:?} does not fit the operation {name}",
                 self.kind
             ));
+        }
+        if self.kind == Kind::Redirect && self.location.is_none() {
+            return Err("the fault redirect needs a location".to_owned());
         }
         if self.kind == Kind::Code && self.code.is_none() {
             return Err("the fault code needs a code".to_owned());
@@ -137,6 +183,10 @@ impl Faults {
 
     pub fn take_for_push(&mut self, module: &str) -> Option<Fault> {
         self.take_first(|fault| fault.operation == "push" || fault.operation == module)
+    }
+
+    pub fn take_for_voice(&mut self) -> Option<Fault> {
+        self.take_first(|fault| fault.operation == VOICE)
     }
 
     fn take_first(&mut self, fits: impl Fn(&Fault) -> bool) -> Option<Fault> {

@@ -15,6 +15,7 @@
 //! - `/openapi/config/v1/query`
 //! - `/openapi/outbound/v1/task/` `callout`, `create`, `insert`, `start`,
 //!   `pause`, `delete`, `query`
+//! - `/openapi/download/v1/push/failed`
 //!
 //! Lines, robots and voices are those of the documents' examples, which work as
 //! they are printed: the first created task is 129, a `time_end` already past
@@ -64,7 +65,33 @@
 //! before its pushes. Durations are those of the call as it would be lived.
 //!
 //! A push without `success` in its answer within 3 s is sent again, byte by
-//! byte, up to 3 times, and then kept under `GET /sandbox/pushes/failed`.
+//! byte, up to 3 times, and then given up (`GET /sandbox/pushes/failed`).
+//!
+//! What was given up on one day, by Beijing's calendar, is listed by
+//! `/openapi/download/v1/push/failed` (body `{"date":"yyyy-MM-dd"}`) from the
+//! next day on and for seven days, as paths of zips below `/push_download/`,
+//! where they can be fetched without a token, whole or in ranges: in each,
+//! nested folders with several files, whose lines are
+//! `{"data":…,"module":…,"retryTimes":4,"timestamp":…}`. A day outside of the
+//! seven is refused with 10005, and no date means yesterday: both are the
+//! sandbox's choice. `POST /sandbox/calendar` with `{"days": 1}` moves what was
+//! given up so far into yesterday.
+//!
+//! # Inbound calls
+//!
+//! Nobody can ring the sandbox, so inbound calls are played on demand: `POST
+//! /sandbox/inbound` with `{"call_relation_id": "1111"}`, and optionally
+//! `robot_id`, `caller` and `semantics`. As documented, the push address is
+//! asked `getDialogContext` at the beginning, by the URL of the pushes with
+//! that module's name in its place; the caller is held up for 500 ms at most,
+//! whatever the `speed`. With `"semantics": true`, `analyzeSemantics` is asked
+//! in the middle of the call. After it come one call record, a recording and a
+//! dialog that carry the `call_relation_id`.
+//!
+//! The request is answered when the robot knows what it should; `GET
+//! /sandbox/inbound` tells of every call what was answered (`answer`), how long
+//! that took (`took_ms`), or what was wrong with it (`error`): late, no map of
+//! strings, no array of typed values.
 //!
 //! # Faults and counts
 //!
@@ -79,13 +106,17 @@
 //! | `GET /sandbox/pushes`, `GET /sandbox/pushes/failed` | per receiver: sent, posts, acknowledged, retried, failed, lost, in flight; those given up |
 //! | `POST /sandbox/push?module=M` | sends the body's bytes with the request's Content-Type to a module, once, and answers `{status, body, acknowledged}` |
 //! | `GET`, `POST /sandbox/quirks` (`?name=N`) | lists or sends [`quirks`] |
+//! | `GET`, `POST /sandbox/inbound` | the inbound calls played so far; plays one, see below |
+//! | `POST /sandbox/calendar` | `{"days": N}`: the pushes given up so far become N days older |
+//! | `GET`, `POST /sandbox/recordings` | how often recordings were asked for; `{"path": P, "bytes": N}` serves one of any size under `/voice/P` |
 //! | `POST /sandbox/balance` | `{"calls": N}`, or null for no bound |
 //! | `POST /sandbox/reset` | forgets tasks, faults and counts; tokens live on, ids go on |
 //!
 //! A fault is `{"operation": …, "fault": …, "times": 1, "millis": 0}`. Each
 //! request takes the oldest fault that fits its operation (`token`, `config`,
-//! `callout`, `create`, `insert`, `start`, `pause`, `delete`, `query`, or
-//! `any`); each push likewise (a module, or `push` for all).
+//! `callout`, `create`, `insert`, `start`, `pause`, `delete`, `query`, `failed`,
+//! the file `download`, or `any`); each push likewise (a module, or `push` for
+//! all); and each request for a recording (`voice`).
 //!
 //! | fault | what happens |
 //! |---|---|
@@ -103,6 +134,11 @@
 //! | `cut_mid_answer` | applied, then closed after half of the answer's body |
 //! | `close_after_answer` | applied and answered, then closed without notice |
 //! | `duplicate`, `reorder`, `delay`, `lose` (pushes) | sent twice; held until another push has passed; held for `millis`; never sent |
+//! | `not_found`, `http_500`, `cut_before_reading`, `latency` (recordings) | 404; 500; reset without an answer; an answer after `millis` |
+//! | `redirect` (recordings) | 302 to `location` |
+//! | `ignore_range` (recordings) | 200 with the whole, whatever range was asked for |
+//! | `wrong_size` (recordings) | half of the recording, as if it were the whole |
+//! | `slow`, `cut_mid_answer` (recordings) | `millis` before each 64 KiB; reset after half of what was asked for |
 //!
 //! `"applied": true` lets the operation be carried out behind any answer that
 //! hides it.
@@ -117,7 +153,9 @@ mod code;
 mod config;
 mod delivery;
 mod dialer;
+mod failed;
 mod faults;
+mod inbound;
 mod operation;
 mod outbound;
 mod outcome;

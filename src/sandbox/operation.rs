@@ -21,7 +21,7 @@ use super::params::Params;
 use super::received::Line;
 use super::server::Cut;
 use super::world::World;
-use super::{catalog, outbound, task_query, tokens};
+use super::{catalog, failed, outbound, task_query, tokens};
 
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
@@ -37,10 +37,13 @@ pub(super) enum Operation {
     Pause,
     Delete,
     Query,
+    Failed,
+    /// No operation of the API, but a file: here for the faults that it takes.
+    Download,
 }
 
 impl Operation {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Token,
         Self::Config,
         Self::CallOut,
@@ -50,6 +53,8 @@ impl Operation {
         Self::Pause,
         Self::Delete,
         Self::Query,
+        Self::Failed,
+        Self::Download,
     ];
 
     /// The name in faults and counts: the last word of the path where the
@@ -65,6 +70,8 @@ impl Operation {
             Self::Pause => "pause",
             Self::Delete => "delete",
             Self::Query => "query",
+            Self::Failed => "failed",
+            Self::Download => "download",
         }
     }
 
@@ -102,6 +109,8 @@ impl Operation {
             Self::Pause => outbound::pause(world, &params),
             Self::Delete => outbound::delete(world, &params),
             Self::Query => task_query::query(world, &params),
+            Self::Failed => failed::list(world, &params),
+            Self::Download => Ok(Value::Null),
         }
     }
 }

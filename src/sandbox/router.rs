@@ -9,7 +9,7 @@ use axum::routing::{MethodRouter, get, post};
 use super::operation::{Operation, handle};
 use super::server::Cut;
 use super::world::World;
-use super::{admin, voice};
+use super::{admin, failed, inbound, voice};
 
 pub(super) fn router(world: Arc<World>) -> Router {
     Router::new()
@@ -43,6 +43,11 @@ pub(super) fn router(world: Arc<World>) -> Router {
             "/openapi/outbound/v1/task/query",
             operation(Operation::Query),
         )
+        .route(
+            "/openapi/download/v1/push/failed",
+            operation(Operation::Failed),
+        )
+        .route("/push_download/{*path}", get(failed::serve))
         .route("/voice/{*path}", get(voice::serve))
         .route("/sandbox", get(admin::index))
         .route(
@@ -62,7 +67,13 @@ pub(super) fn router(world: Arc<World>) -> Router {
             "/sandbox/quirks",
             get(admin::quirks).post(admin::push_quirks),
         )
+        .route("/sandbox/inbound", get(inbound::list).post(inbound::play))
+        .route(
+            "/sandbox/recordings",
+            get(admin::recordings).post(admin::add_recording),
+        )
         .route("/sandbox/balance", post(admin::balance))
+        .route("/sandbox/calendar", post(admin::calendar))
         .route("/sandbox/reset", post(admin::reset))
         .with_state(world)
 }

@@ -13,7 +13,9 @@ use tokio_util::task::TaskTracker;
 use super::catalog::Catalog;
 use super::config::SandboxConfig;
 use super::delivery::{self, Pusher};
+use super::failed::Failures;
 use super::faults::Faults;
+use super::inbound::Inbound;
 use super::received::Received;
 use super::tasks::Tasks;
 use super::tokens::Tokens;
@@ -31,6 +33,8 @@ pub(super) struct World {
     faults: Mutex<Faults>,
     received: Mutex<Received>,
     recordings: Mutex<Recordings>,
+    inbound: Mutex<Inbound>,
+    failures: Mutex<Failures>,
     stop: CancellationToken,
     work: TaskTracker,
 }
@@ -45,6 +49,8 @@ impl World {
             faults: Mutex::default(),
             received: Mutex::default(),
             recordings: Mutex::default(),
+            inbound: Mutex::default(),
+            failures: Mutex::default(),
             stop: CancellationToken::new(),
             work: TaskTracker::new(),
             catalog,
@@ -72,6 +78,14 @@ impl World {
         lock(&self.recordings)
     }
 
+    pub fn inbound(&self) -> MutexGuard<'_, Inbound> {
+        lock(&self.inbound)
+    }
+
+    pub fn failures(&self) -> MutexGuard<'_, Failures> {
+        lock(&self.failures)
+    }
+
     /// Sends a push on its way.
     pub fn push(self: &Arc<Self>, module: &'static str, body: &Value, rng: &mut StdRng) {
         let wait = Duration::from_millis(rng.random_range(0..PUSH_SPREAD_MS));
@@ -93,6 +107,8 @@ impl World {
         self.tasks().forget(self.config.balance);
         *self.faults() = Faults::default();
         *self.received() = Received::default();
+        *self.inbound() = Inbound::default();
+        *self.failures() = Failures::default();
         self.pusher.forget();
     }
 

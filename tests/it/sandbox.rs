@@ -2,6 +2,7 @@
 //! pushes are delivered, and every fault.
 
 mod calls;
+mod failed;
 mod faults;
 pub mod harness;
 mod operations;
