@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
 use crate::admin::{self, Ready};
+use crate::backfill::metrics::BackfillMetrics;
+use crate::backfill::{self, Backfill};
 use crate::calls::metrics::CallsMetrics;
 use crate::calls::{self, Assembler, AssemblerOptions, Calls};
 use crate::config::Config;
@@ -25,16 +27,25 @@ use crate::grpc::auth::Clients;
 use crate::grpc::observe::GrpcMetrics;
 use crate::grpc::server::{GrpcServer, ServeError};
 use crate::http_server;
-use crate::platform::{Platform, PlatformConfig, PlatformMetrics, WireError};
+use crate::platform::{
+    DownloadConfig, Downloads, Platform, PlatformConfig, PlatformMetrics, WireError,
+};
+use crate::provider::metrics::ProviderMetrics;
+use crate::provider::{EndpointError, Providers};
 use crate::relay::metrics::{RelayMetrics, SubscriptionMetrics};
 use crate::relay::watch::{Limits, Watch};
 use crate::store::PushLog as _;
 use crate::store::embedded::metrics::StoreMetrics;
 use crate::store::embedded::subscriptions::EmbeddedSubscriptions;
 use crate::store::embedded::{EmbeddedLog, OpenError, Options};
-use crate::store::subscriptions::Subscriptions as _;
+use crate::store::subscriptions::{SubscriptionError, Subscriptions as _};
 use crate::submissions::metrics::SubmissionsMetrics;
-use crate::submissions::{self, Submissions, SubmissionsError, UploadOptions};
+use crate::submissions::{self, RowKeys, Submissions, SubmissionsError, UploadOptions};
+use crate::voice::metrics::VoiceMetrics;
+use crate::voice::{
+    self, Archive, ArchiveError, ArchiveOptions, Archivist, ArchivistOptions, S3Options,
+    ServerError, ServerOptions, VoiceServer,
+};
 
 /// Why the gateway cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +69,21 @@ pub enum AppError {
     /// What was submitted cannot be taken up.
     #[error(transparent)]
     Submissions(#[from] SubmissionsError),
+    /// The voice server cannot be used.
+    #[error(transparent)]
+    Voice(#[from] ServerError),
+    /// Recordings cannot be kept where they are to be.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// Durable subscriptions cannot be changed.
+    #[error(transparent)]
+    Subscriptions(#[from] SubscriptionError),
     /// The platform's address is not usable.
     #[error(transparent)]
     Platform(#[from] WireError),
+    /// A provider cannot be asked.
+    #[error("dialog_context: {0}")]
+    Provider(#[from] EndpointError),
     /// The gRPC server failed.
     #[error(transparent)]
     Grpc(#[from] ServeError),
@@ -142,8 +165,14 @@ pub async fn run(
         accounts,
         log.clone(),
         submissions.row_keys(),
+        Providers::new(config.dialog_context.clone(), &metrics.provider)?,
         metrics.edge,
     );
+    let row_keys = submissions.row_keys();
+    let backfill = backfill_of(&config, &platform, &log, row_keys, metrics.backfill)?;
+    let voices = VoiceServer::new(&voice_server_options(&config), metrics.voice.clone())?;
+    let voices = Arc::new(voices);
+    let archivist = archivist(&config, &store, &voices, metrics.voice).await?;
     let drain = CancellationToken::new();
     let grpc = GrpcServer {
         clients: Arc::new(Clients::new(&config.clients, account_names(&config))),
@@ -153,6 +182,8 @@ pub async fn run(
         notes: log.clone(),
         calls: calls.clone(),
         subscriptions: subscriptions.clone(),
+        backfill: backfill.clone(),
+        voices,
         drain: drain.clone(),
         metrics: metrics.grpc,
         relay_metrics: metrics.relay,
@@ -175,19 +206,10 @@ pub async fn run(
         config.store.retention,
         watch,
     );
-    let assembler = Assembler::new(
-        calls.clone(),
-        log.clone(),
-        subscriptions.clone(),
-        log.clone(),
-        assembler_options(&config),
-        metrics.calls,
-    );
+    let assembler = assembler(&config, &store, metrics.calls);
     let assembling = Task::start(|end| assembler.run(end));
-    let resolving = Task::start(|end| {
-        let submissions = submissions.clone();
-        async move { submissions.run(end).await }
-    });
+    let archiving = archivist.map(|archivist| Task::start(|end| archivist.run(end)));
+    let errands = errands(&config, &submissions, backfill);
     let push = edge.router();
     let push = http_server::serve(listeners.push, push, drain.clone().cancelled_owned());
     let grpc = async {
@@ -210,7 +232,10 @@ pub async fn run(
     };
 
     ready.set(false);
-    resolving.stop().await;
+    errands.stop().await;
+    if let Some(archiving) = archiving {
+        archiving.stop().await;
+    }
     assembling.stop().await;
     store.close().await;
     background.stop().await;
@@ -336,8 +361,11 @@ struct Metrics {
     relay: RelayMetrics,
     subscriptions: SubscriptionMetrics,
     platform: PlatformMetrics,
+    provider: ProviderMetrics,
     calls: CallsMetrics,
     submissions: SubmissionsMetrics,
+    backfill: BackfillMetrics,
+    voice: VoiceMetrics,
 }
 
 impl Metrics {
@@ -348,8 +376,11 @@ impl Metrics {
             relay: RelayMetrics::register(registry),
             subscriptions: SubscriptionMetrics::register(registry),
             platform: PlatformMetrics::register(registry),
+            provider: ProviderMetrics::register(registry),
             calls: CallsMetrics::register(registry),
             submissions: SubmissionsMetrics::register(registry),
+            backfill: BackfillMetrics::register(registry),
+            voice: VoiceMetrics::register(registry),
         }
     }
 }
@@ -381,6 +412,54 @@ fn limits(config: &Config, log: Arc<EmbeddedLog>) -> Limits {
     }
 }
 
+/// Who keeps recordings, if they are to be kept.
+async fn archivist(
+    config: &Config,
+    store: &Store,
+    voices: &Arc<VoiceServer>,
+    metrics: VoiceMetrics,
+) -> Result<Option<Archivist>, AppError> {
+    let voice = &config.voice;
+    let (log, subscriptions, calls) = store.parts();
+    if voice.archive.is_empty() {
+        voice::forget(subscriptions.as_ref()).await?;
+        return Ok(None);
+    }
+    let archive = Archive::open(&ArchiveOptions {
+        url: voice.archive.clone(),
+        s3: S3Options {
+            endpoint: voice.s3.endpoint.clone(),
+            region: voice.s3.region.clone(),
+            keys: voice.s3.keys.clone(),
+        },
+    })?;
+    let options = ArchivistOptions {
+        name: voice.name.clone(),
+        retry_for: voice.retry_for,
+        retry_after: voice.retry_after,
+        at_once: voice.max_concurrent,
+        clock: Arc::new(SystemTime::now),
+    };
+    Ok(Some(Archivist::new(
+        archive,
+        voices.clone(),
+        calls,
+        log.clone(),
+        subscriptions,
+        log,
+        options,
+        metrics,
+    )))
+}
+
+fn voice_server_options(config: &Config) -> ServerOptions {
+    ServerOptions {
+        base_url: config.platform.voice_base_url.to_string(),
+        connect_timeout: config.platform.connect_timeout,
+        stall_timeout: config.voice.stall_timeout,
+    }
+}
+
 fn account_names(config: &Config) -> Vec<String> {
     config
         .accounts
@@ -397,11 +476,13 @@ fn store_options(config: &Config) -> Options {
     }
 }
 
-fn assembler_options(config: &Config) -> AssemblerOptions {
-    AssemblerOptions {
+fn assembler(config: &Config, store: &Store, metrics: CallsMetrics) -> Assembler {
+    let (log, subscriptions, calls) = store.parts();
+    let options = AssemblerOptions {
         wait: config.calls.wait,
         clock: Arc::new(SystemTime::now),
-    }
+    };
+    Assembler::new(calls, log.clone(), subscriptions, log, options, metrics)
 }
 
 fn submissions_options(config: &Config) -> submissions::Options {
@@ -418,6 +499,63 @@ fn submissions_options(config: &Config) -> submissions::Options {
         },
         accounts: account_names(config),
         clock: Arc::new(SystemTime::now),
+    }
+}
+
+/// What the gateway asks of the platform without being asked itself.
+fn errands(config: &Config, submissions: &Arc<Submissions>, backfill: Arc<Backfill>) -> Task {
+    let is_backfilling = config.backfill.enabled;
+    let submissions = submissions.clone();
+    Task::start(|end| async move {
+        let backfilling = async {
+            if is_backfilling {
+                backfill.run(end.clone()).await;
+            }
+        };
+        tokio::join!(submissions.run(end.clone()), backfilling);
+    })
+}
+
+/// The way from the platform's files into the log.
+fn backfill_of(
+    config: &Config,
+    platform: &Arc<Platform>,
+    log: &Arc<EmbeddedLog>,
+    row_keys: Arc<RowKeys>,
+    metrics: BackfillMetrics,
+) -> Result<Arc<Backfill>, WireError> {
+    Ok(Arc::new(Backfill::new(
+        platform.clone(),
+        Downloads::new(&download_config(config))?,
+        log.clone(),
+        log.clone(),
+        row_keys,
+        backfill_options(config),
+        metrics,
+    )))
+}
+
+fn backfill_options(config: &Config) -> backfill::Options {
+    backfill::Options {
+        at: config.backfill.at,
+        folder: config.store.path.clone(),
+        retention: config.store.retention,
+        voice_base_url: config.platform.voice_base_url.to_string(),
+        limits: backfill::file::Limits {
+            // What stands around a push on its line has room, too.
+            line_bytes: config.push.max_body_bytes.saturating_add(4096),
+            ..backfill::file::Limits::default()
+        },
+        backoff: Duration::from_mins(1),
+        clock: Arc::new(SystemTime::now),
+    }
+}
+
+fn download_config(config: &Config) -> DownloadConfig {
+    DownloadConfig {
+        base_url: config.platform.push_download_url.to_string(),
+        connect_timeout: config.platform.connect_timeout,
+        wait: config.platform.request_timeout,
     }
 }
 
@@ -442,6 +580,5 @@ fn edge_config(config: &Config) -> EdgeConfig {
         max_buffered_bytes: config.push.max_buffered_bytes,
         append_timeout: config.push.append_timeout,
         voice_base_url: config.platform.voice_base_url.to_string(),
-        dialog_context: config.dialog_context.fallback.clone(),
     }
 }

@@ -3,6 +3,7 @@
 //! `config.default.toml` is its documentation, and a test holds the two together.
 
 mod clients;
+mod dialog_context;
 mod env;
 mod reader;
 mod sections;
@@ -18,10 +19,11 @@ pub use self::clients::{Client, Permission};
 pub use self::reader::Fault;
 use self::reader::Section;
 pub use self::sections::{
-    Admin, Calls, DialogContext, Grpc, Log, LogFormat, Platform, Push, Store, Submissions,
-    Subscriptions,
+    Admin, Backfill, Calls, Grpc, Log, LogFormat, Platform, Push, S3, Store, Submissions,
+    Subscriptions, Voice,
 };
 use crate::account::Account;
+use crate::provider;
 
 /// The commented default configuration.
 pub const DEFAULT_FILE: &str = include_str!("../config.default.toml");
@@ -47,8 +49,12 @@ pub struct Config {
     pub calls: Calls,
     /// Request ids and uploads.
     pub submissions: Submissions,
-    /// What a ringing caller's question is answered with.
-    pub dialog_context: DialogContext,
+    /// Where recordings are kept.
+    pub voice: Voice,
+    /// Failed-push files.
+    pub backfill: Backfill,
+    /// Who answers what the platform asks during a call, and what is answered in its place.
+    pub dialog_context: provider::Options,
     /// Who may call; none: anybody who can connect.
     pub clients: Vec<Client>,
     /// What is logged, and how.
@@ -100,6 +106,7 @@ impl Config {
 
     fn read(root: &mut Section<'_>) -> Self {
         let clients = root.sections("clients", Client::read);
+        let store = root.section("store", Store::read);
         let config = Self {
             grpc: root.section("grpc", |s| Grpc::read(s, !clients.is_empty())),
             push: root.section("push", Push::read),
@@ -108,13 +115,15 @@ impl Config {
             }),
             platform: root.section("platform", Platform::read),
             accounts: root.sections("accounts", clients::read_account),
-            store: root.section("store", Store::read),
+            voice: root.section("voice", |s| Voice::read(s, store.retention)),
+            store,
             subscriptions: root.section("subscriptions", Subscriptions::read),
             calls: root.section("calls", |s| Calls {
                 wait: s.get("wait", Duration::from_mins(10)),
             }),
             submissions: root.section("submissions", Submissions::read),
-            dialog_context: root.section("dialog_context", DialogContext::read),
+            backfill: root.section("backfill", Backfill::read),
+            dialog_context: root.section("dialog_context", dialog_context::read),
             log: root.section("log", |s| Log {
                 filter: s.get("filter", "info,fjall=warn,lsm_tree=warn".into()),
                 format: s.get("format", LogFormat::Auto),
@@ -133,6 +142,13 @@ impl Config {
             if !names.insert(&account.name) {
                 let problem = format!("{:?} is another account's name already", account.name);
                 root.fault(&format!("accounts[{i}].name"), problem);
+            }
+        }
+        for (i, other) in self.dialog_context.overrides.iter().enumerate() {
+            let account = other.account.as_ref();
+            if let Some(account) = account.filter(|name| !names.contains(name)) {
+                let problem = format!("there is no account named {account:?}");
+                root.fault(&format!("dialog_context.overrides[{i}].account"), problem);
             }
         }
         let mut clients = HashSet::new();
@@ -251,6 +267,93 @@ mod tests {
         assert_eq!(config.push.max_body_bytes, 1000);
         let faults = parse_with("", &[("YETA_GATEWAY__GRPC__LISEN", "x")]).unwrap_err();
         assert_eq!(faults, ["grpc.lisen: unknown key"]);
+    }
+
+    #[test]
+    fn every_fault_of_a_provider_is_told() {
+        let faults = parse(&format!(
+            "{ACCOUNT}[dialog_context]\nendpoint = 'provider:1'\ntimeout = '0s'\n\
+             connection_age = '1ms'\n[[dialog_context.overrides]]\naccount = 'none'\n\
+             endpoint = 'https://user:hush@host'\n[[dialog_context.overrides]]\n\
+             robot_id = '7'\nca_file = '/none'\n[[dialog_context.overrides]]\ntimeout = '1s'\n\
+             [[dialog_context.overrides]]\nrobot_id = '7'\n"
+        ))
+        .unwrap_err();
+        for key in [
+            "endpoint",
+            "timeout",
+            "connection_age",
+            "overrides[0].account",
+            "overrides[0].endpoint",
+            "overrides[1].ca_file",
+            "overrides[2]",
+            "overrides[3]",
+        ] {
+            let told = faults
+                .iter()
+                .any(|fault| fault.starts_with(&format!("dialog_context.{key}: ")));
+            assert!(told, "{key} is not among {faults:#?}");
+        }
+        assert!(!faults.join("\n").contains("hush"), "{faults:#?}");
+    }
+
+    #[test]
+    fn an_override_changes_what_it_names_and_may_ask_nobody() {
+        let config = parse(&format!(
+            "{ACCOUNT}[dialog_context]\nendpoint = 'http://provider:1'\n\
+             [[dialog_context.overrides]]\nrobot_id = '7'\nendpoint = ''\n\
+             [dialog_context.overrides.fallback]\na = 'b'\n\
+             [[dialog_context.overrides]]\naccount = 'default'\ntimeout = '300ms'\n"
+        ))
+        .unwrap();
+        let [robot, account] = &config.dialog_context.overrides[..] else {
+            panic!("not two overrides");
+        };
+        assert_eq!(robot.endpoint, Some(provider::Whom::Nobody));
+        assert_eq!(robot.fallback.as_ref().unwrap()["a"], "b");
+        assert_eq!(account.endpoint, None);
+        assert_eq!(account.timeout, Some(Duration::from_millis(300)));
+    }
+
+    #[test]
+    fn an_archive_that_cannot_be_is_a_fault_and_none_shows_its_keys() {
+        let faults = parse(
+            "store.retention = '1d'\n[voice]\narchive = 's3://id:hush@bucket'\nretry_for = '2d'\n\
+             name = '{callee}'\nmax_concurrent = 0\n[voice.s3]\naccess_key_id = 'hush'\n",
+        )
+        .unwrap_err()
+        .join("\n");
+        for key in [
+            "archive",
+            "retry_for",
+            "name",
+            "max_concurrent",
+            "s3.secret_access_key",
+        ] {
+            assert!(
+                faults.contains(&format!("voice.{key}: ")),
+                "{key}: {faults}"
+            );
+        }
+        assert!(!faults.contains("hush"), "{faults}");
+        for archive in ["", "file:///var/voice", "s3://bucket", "s3://bucket/a/b"] {
+            assert!(
+                parse(&format!("voice.archive = '{archive}'")).is_ok(),
+                "{archive}"
+            );
+        }
+        for archive in [
+            "file://var/voice",
+            "s3://",
+            "s3:///a",
+            "gs://bucket",
+            "/var/voice",
+        ] {
+            assert!(
+                parse(&format!("voice.archive = '{archive}'")).is_err(),
+                "{archive}"
+            );
+        }
     }
 
     #[test]

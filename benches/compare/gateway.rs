@@ -71,6 +71,8 @@ pub fn configuration(store: &Path, platform: SocketAddr) -> String {
          base_url = 'http://{platform}'\n\
          max_requests_per_second = 0\n\
          max_concurrent_requests = 0\n\
+         [backfill]\n\
+         enabled = false\n\
          [[accounts]]\n\
          name = 'default'\n\
          app_key = 'key'\n\
@@ -85,13 +87,24 @@ pub fn configuration(store: &Path, platform: SocketAddr) -> String {
 impl Gateway {
     /// Starts it before this platform.
     pub fn start(platform: SocketAddr) -> anyhow::Result<Self> {
-        Self::start_on(store_folder()?, platform)
+        Self::start_with(platform, "")
+    }
+
+    /// The same, with more in its configuration.
+    pub fn start_with(platform: SocketAddr, more: &str) -> anyhow::Result<Self> {
+        let store = store_folder()?;
+        let text = configuration(store.path(), platform) + more;
+        Self::start_as(store, &text)
     }
 
     /// Starts it on what a folder holds.
     pub fn start_on(store: TempDir, platform: SocketAddr) -> anyhow::Result<Self> {
         let text = configuration(store.path(), platform);
-        let config = Config::parse(&text, std::iter::empty())
+        Self::start_as(store, &text)
+    }
+
+    fn start_as(store: TempDir, text: &str) -> anyhow::Result<Self> {
+        let config = Config::parse(text, std::iter::empty())
             .map_err(|faults| anyhow!("the gateway's configuration: {faults:?}"))?;
         let runtime = server_runtime("gateway")?;
         let listeners = runtime.block_on(Listeners::bind(&config))?;

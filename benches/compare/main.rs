@@ -15,6 +15,7 @@
 mod calls;
 mod callstore;
 mod delivery;
+mod dialog;
 mod gateway;
 mod handout;
 mod idle;
@@ -43,7 +44,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Bench = fn(&Plan) -> anyhow::Result<()>;
 
-const BENCHES: [(&str, Bench); 10] = [
+const BENCHES: [(&str, Bench); 11] = [
     ("unary", unary::run),
     ("ingest", ingest::run),
     ("delivery", delivery::run),
@@ -54,6 +55,7 @@ const BENCHES: [(&str, Bench); 10] = [
     ("submit", submit::run),
     ("requestid", requestid::run),
     ("upload", upload::run),
+    ("dialog", dialog::run),
 ];
 
 fn main() -> anyhow::Result<()> {

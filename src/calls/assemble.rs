@@ -33,6 +33,9 @@ pub(super) fn merge(pushes: &[PushEvent]) -> Call {
         match &push.payload {
             Some(Payload::CallRecord(record)) => take_record(&mut call, record),
             Some(Payload::Voice(voice)) => take_voice(&mut call, voice),
+            Some(Payload::VoiceArchived(voice)) => {
+                fold::archived(call.voice.get_or_insert_default(), voice);
+            }
             Some(Payload::Dialog(dialog)) => take_dialog(&mut call, dialog),
             Some(Payload::Call(adopted)) => {
                 adopted
@@ -104,7 +107,7 @@ pub(super) fn content_id(call: &Call) -> EventId {
 pub(super) fn call_uuid(push: &PushEvent) -> &str {
     match &push.payload {
         Some(Payload::CallRecord(record)) => &record.call_uuid,
-        Some(Payload::Voice(voice)) => &voice.call_uuid,
+        Some(Payload::Voice(voice) | Payload::VoiceArchived(voice)) => &voice.call_uuid,
         Some(Payload::Dialog(dialog)) => &dialog.call_uuid,
         Some(Payload::Call(call)) => &call.call_uuid,
         Some(Payload::Unrecognized(_)) | None => "",
@@ -116,6 +119,8 @@ pub(super) fn call_uuid(push: &PushEvent) -> &str {
 fn rank(push: &PushEvent) -> u8 {
     match &push.payload {
         Some(Payload::Call(_)) => 0,
+        // Says something of a recording, which has to be known first.
+        Some(Payload::VoiceArchived(_)) => 3,
         _ if variant(push) == CallRecordVariant::Outbound => 2,
         _ => 1,
     }

@@ -23,7 +23,7 @@ use super::projection::{Projection, WriteRight};
 use super::{Calls, CallsError, SUBSCRIPTION};
 use crate::proto::{PushFilter, PushKind};
 use crate::store::subscriptions::{
-    Delivery, Handed, Member, Spec, SubscriptionError, Subscriptions, Window,
+    Change, Delivery, Handed, Member, Spec, SubscriptionError, Subscriptions, Window,
 };
 use crate::store::{AppendError, Notes, PushLog, ReadError};
 
@@ -169,11 +169,21 @@ impl Assembler {
         let applied = applied.await.ok().flatten();
         let start = applied.unwrap_or(earliest).max(earliest);
         match self.subscriptions.get(SUBSCRIPTION).await {
-            Ok(info) if applied.is_none() || start < info.place => {
-                tracing::info!("assembling calls again from the log");
-                Ok(self.subscriptions.seek(SUBSCRIPTION, start).await?)
+            Ok(info) => {
+                // An earlier version knew fewer kinds, and the log held none of the others.
+                if info.spec.filter != spec().filter {
+                    let change = Change {
+                        filter: Some(spec().filter),
+                        ..Change::default()
+                    };
+                    self.subscriptions.update(SUBSCRIPTION, change).await?;
+                }
+                if applied.is_none() || start < info.place {
+                    tracing::info!("assembling calls again from the log");
+                    self.subscriptions.seek(SUBSCRIPTION, start).await?;
+                }
+                Ok(())
             }
-            Ok(_) => Ok(()),
             Err(SubscriptionError::NotFound(_)) => {
                 let spec = spec();
                 Ok(self.subscriptions.create(SUBSCRIPTION, spec, start).await?)
@@ -202,6 +212,7 @@ fn spec() -> Spec {
         PushKind::Voice,
         PushKind::Dialog,
         PushKind::Call,
+        PushKind::VoiceArchived,
     ];
     Spec {
         filter: PushFilter {

@@ -123,6 +123,8 @@ pub(super) fn voice(into: &mut Voice, from: &Voice) {
         size,
         duration,
         absolute_url,
+        archived_url,
+        archive_error,
     } = from;
     text(&mut into.business_id, business_id);
     text(&mut into.app_id, app_id);
@@ -131,12 +133,38 @@ pub(super) fn voice(into: &mut Voice, from: &Voice) {
     text(&mut into.call_relation_id, call_relation_id);
     text(&mut into.call_uuid, call_uuid);
     if !url.is_empty() {
+        if into.url != *url {
+            // The copy was of another recording.
+            into.archived_url.clear();
+            into.archive_error.clear();
+        }
         // The one is made from the other.
         into.url.clone_from(url);
         into.absolute_url.clone_from(absolute_url);
     }
     number(&mut into.size, *size);
     number(&mut into.duration, *duration);
+    copy(into, archived_url, archive_error);
+}
+
+/// What became of a recording over what is known of it: nothing, if another one has taken its
+/// place.
+pub(super) fn archived(into: &mut Voice, from: &Voice) {
+    if into.url.is_empty() {
+        voice(into, from);
+    } else if into.url == from.url {
+        copy(into, &from.archived_url, &from.archive_error);
+    }
+}
+
+/// A copy over what was known of it; that there is none over nothing alone.
+fn copy(into: &mut Voice, url: &str, error: &str) {
+    if !url.is_empty() {
+        url.clone_into(&mut into.archived_url);
+        error.clone_into(&mut into.archive_error);
+    } else if into.archived_url.is_empty() {
+        text(&mut into.archive_error, error);
+    }
 }
 
 /// A dialog over another one of the same call; its turns as a whole.

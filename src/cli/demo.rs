@@ -119,6 +119,7 @@ fn gateway_config(addresses: &Addresses, store: &TempDir) -> anyhow::Result<Conf
         "[platform]\n\
          base_url = 'http://{sandbox}'\n\
          voice_base_url = 'http://{sandbox}/voice/'\n\
+         push_download_url = 'http://{sandbox}/push_download/'\n\
          [[accounts]]\n\
          app_key = 'demo-key'\n\
          app_secret = 'demo-secret'\n\

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod backfill;
 mod call;
 mod check;
 mod config;
@@ -14,6 +15,7 @@ mod submit;
 mod subscription;
 mod tail;
 mod task;
+mod voice;
 
 use std::process::{ExitCode, Termination};
 
@@ -39,6 +41,8 @@ enum Command {
     Task(task::TaskArgs),
     Submission(submission::SubmissionArgs),
     Config(config::ConfigArgs),
+    Backfill(backfill::BackfillArgs),
+    Voice(voice::VoiceArgs),
 }
 
 /// Runs the command that the arguments name.
@@ -55,6 +59,8 @@ pub fn main() -> ExitCode {
         Command::Task(args) => run(task::run(args)),
         Command::Submission(args) => run(submission::run(args)),
         Command::Config(args) => run(config::run(args)),
+        Command::Backfill(args) => run(backfill::run(args)),
+        Command::Voice(args) => run(voice::run(args)),
     };
     match result {
         Ok(status) => status,

@@ -77,6 +77,7 @@ pub fn line(event: &PushEvent) -> String {
     let (colour, kind, text) = match &event.payload {
         Some(Payload::CallRecord(record)) => (AnsiColor::Green, "record", of_record(record)),
         Some(Payload::Voice(voice)) => (AnsiColor::Cyan, "voice", of_voice(voice)),
+        Some(Payload::VoiceArchived(voice)) => (AnsiColor::Cyan, "archived", of_archived(voice)),
         Some(Payload::Dialog(dialog)) => (AnsiColor::Magenta, "dialog", of_dialog(dialog)),
         Some(Payload::Call(whole)) => (AnsiColor::Blue, "call", of_call(whole)),
         Some(Payload::Unrecognized(push)) => {
@@ -105,6 +106,15 @@ fn of_record(record: &CallRecord) -> String {
         "{} {variant:<8} {} {result} {seconds} s",
         call(&record.call_uuid),
         masked(&record.callee)
+    )
+}
+
+fn of_archived(voice: &Voice) -> String {
+    format!(
+        "{} {}{}",
+        call(&voice.call_uuid),
+        voice.archived_url,
+        voice.archive_error
     )
 }
 

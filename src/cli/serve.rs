@@ -41,7 +41,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let shutdown = shutdown()?;
     let listeners = Listeners::bind(&config).await?;
-    app::run(config, listeners, shutdown).await?;
+    // On the heap: it holds all there is.
+    Box::pin(app::run(config, listeners, shutdown)).await?;
     Ok(())
 }
 

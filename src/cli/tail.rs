@@ -66,6 +66,8 @@ pub enum Kind {
     Unrecognized,
     /// A call put together.
     Call,
+    /// What became of a recording that the gateway was to keep.
+    VoiceArchived,
 }
 
 impl From<Kind> for i32 {
@@ -76,6 +78,7 @@ impl From<Kind> for i32 {
             Kind::Dialog => PushKind::Dialog,
             Kind::Unrecognized => PushKind::Unrecognized,
             Kind::Call => PushKind::Call,
+            Kind::VoiceArchived => PushKind::VoiceArchived,
         };
         kind.into()
     }

@@ -141,10 +141,18 @@ pub(super) fn read_account(section: &mut Section<'_>) -> Account {
 
 /// Reads a secret that stands inline or, as `NAME_file`, in a file.
 fn read_secret(section: &mut Section<'_>, name: &str) -> Secret {
+    optional_secret(section, name).unwrap_or_else(|| {
+        section.fault(name, format!("missing: give it, or {name}_file"));
+        Secret::inline("")
+    })
+}
+
+/// Reads a secret like [`read_secret`] that need not be there.
+pub(super) fn optional_secret(section: &mut Section<'_>, name: &str) -> Option<Secret> {
     let file_name = format!("{name}_file");
     let inline = section.optional_secret(name);
     let file = section.optional::<PathBuf>(&file_name);
-    match (inline, file) {
+    Some(match (inline, file) {
         (Some(_), Some(_)) => {
             section.fault(name, format!("given twice: also as {file_name}"));
             Secret::inline("")
@@ -162,9 +170,6 @@ fn read_secret(section: &mut Section<'_>, name: &str) -> Secret {
             }
             secret
         }
-        (None, None) => {
-            section.fault(name, format!("missing: give it, or {file_name}"));
-            Secret::inline("")
-        }
-    }
+        (None, None) => return None,
+    })
 }

@@ -67,6 +67,11 @@ impl<'a> Section<'a> {
         });
     }
 
+    /// Whether there is a setting of that name, and it has not been read yet.
+    pub fn has(&self, name: &str) -> bool {
+        self.table.contains_key(name)
+    }
+
     /// Reads a setting that may be missing.
     pub fn optional<T: Setting>(&mut self, name: &str) -> Option<T> {
         let value = self.table.remove(name)?;

@@ -1,15 +1,18 @@
 //! The tables of the configuration: what each holds, its defaults and its bounds.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
+use jiff::civil::Time;
 
+use super::clients::optional_secret;
 use super::reader::{Section, Setting};
 use crate::proto::DuplicateRule;
+use crate::secret::Secret;
 use crate::submissions::check::Numbers;
+use crate::voice::Template;
 
 /// `[grpc]`
 #[derive(Clone, Debug, PartialEq)]
@@ -116,6 +119,46 @@ pub struct Submissions {
     pub patience: Duration,
 }
 
+/// `[voice]`
+#[derive(Clone, Debug)]
+pub struct Voice {
+    /// Where recordings are kept; empty: nowhere.
+    pub archive: String,
+    /// How they are named there.
+    pub name: Template,
+    /// How long a recording is tried that cannot be fetched, from its push on.
+    pub retry_for: Duration,
+    /// How long after the first failure it is tried again.
+    pub retry_after: Duration,
+    /// How many are fetched at once.
+    pub max_concurrent: usize,
+    /// How long the voice server may send nothing.
+    pub stall_timeout: Duration,
+    /// `[voice.s3]`
+    pub s3: S3,
+}
+
+/// `[voice.s3]`: of an archive that is a bucket; what is not given comes from the environment.
+#[derive(Clone, Debug, Default)]
+pub struct S3 {
+    /// The service's address, if it is not Amazon's own.
+    pub endpoint: Option<String>,
+    /// The bucket's region.
+    pub region: Option<String>,
+    /// The key's id, and the key.
+    pub keys: Option<(Secret, Secret)>,
+}
+
+impl Setting for Template {
+    const EXPECTED: &'static str = "parts between slashes, of letters, digits, '-', '_', '.' and \
+        {account}, {date}, {task_id}, {task_data_id}, {call_relation_id}, {robot_id}, \
+        {call_uuid}, {tag_max}, {tag_min}";
+
+    fn read(value: &toml::Value) -> Option<Self> {
+        Self::parse(value.as_str()?)
+    }
+}
+
 impl Setting for Numbers {
     const EXPECTED: &'static str = "a region of two letters, such as \"CN\"";
 
@@ -136,12 +179,15 @@ impl Setting for DuplicateRule {
     }
 }
 
-/// `[dialog_context]`
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct DialogContext {
-    /// What every question is answered with.
-    pub fallback: BTreeMap<String, String>,
+/// `[backfill]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backfill {
+    /// Whether failed-push files are fetched without being asked for.
+    pub enabled: bool,
+    /// When, besides at the start: a time of day in China.
+    pub at: Time,
 }
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
@@ -289,19 +335,88 @@ impl Submissions {
     }
 }
 
-impl DialogContext {
+impl Setting for Time {
+    const EXPECTED: &'static str = "a time of day such as \"06:00\"";
+
+    fn read(value: &toml::Value) -> Option<Self> {
+        Self::strptime("%H:%M", value.as_str()?).ok()
+    }
+}
+
+impl Backfill {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let endpoint: String = section.get("endpoint", String::new());
-        if !endpoint.is_empty() {
-            section.fault(
-                "endpoint",
-                "asking a provider is not supported by this version",
-            );
-        }
-        section.optional::<Duration>("timeout");
-        let fallback = section.texts("fallback");
         Self {
-            fallback: fallback.into_iter().collect(),
+            enabled: section.get("enabled", true),
+            at: section.get("at", Time::constant(6, 0, 0, 0)),
+        }
+    }
+}
+
+impl Voice {
+    /// `retention`: the log's, which must hold what is tried again.
+    pub(super) fn read(section: &mut Section<'_>, retention: Duration) -> Self {
+        let voice = Self {
+            archive: section.get("archive", String::new()),
+            name: section.get("name", Template::default()),
+            retry_for: section.get("retry_for", Duration::from_hours(5 * 24)),
+            retry_after: section.get("retry_after", Duration::from_secs(10)),
+            max_concurrent: section.get("max_concurrent", 4),
+            stall_timeout: section.get("stall_timeout", Duration::from_secs(15)),
+            s3: section.section("s3", S3::read),
+        };
+        if !(1..=64).contains(&voice.max_concurrent) {
+            let problem = format!("{} is not between 1 and 64", voice.max_concurrent);
+            section.fault("max_concurrent", problem);
+        }
+        if voice.archive.is_empty() {
+            return voice;
+        }
+        if !is_archive(&voice.archive) {
+            // It is not shown: somebody may have put keys into it.
+            section.fault("archive", "neither s3://BUCKET/PREFIX nor file:///FOLDER");
+        }
+        if voice.retry_for >= retention {
+            let problem = format!(
+                "{} is not shorter than store.retention, {}: what is tried again must still be \
+                 in the log",
+                humantime::format_duration(voice.retry_for),
+                humantime::format_duration(retention)
+            );
+            section.fault("retry_for", problem);
+        }
+        voice
+    }
+}
+
+fn is_archive(archive: &str) -> bool {
+    let is_plain = !archive.contains(['@', '?', '#', '\\']);
+    let folder = archive.strip_prefix("file://");
+    let bucket = archive.strip_prefix("s3://");
+    is_plain
+        && (folder.is_some_and(|path| path.starts_with('/'))
+            || bucket.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')))
+}
+
+impl S3 {
+    fn read(section: &mut Section<'_>) -> Self {
+        let id = optional_secret(section, "access_key_id");
+        let key = optional_secret(section, "secret_access_key");
+        let keys = match (id, key) {
+            (Some(id), Some(key)) => Some((id, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                section.fault("secret_access_key", "missing beside access_key_id");
+                None
+            }
+            (None, Some(_)) => {
+                section.fault("access_key_id", "missing beside secret_access_key");
+                None
+            }
+        };
+        Self {
+            endpoint: section.optional("endpoint"),
+            region: section.optional("region"),
+            keys,
         }
     }
 }

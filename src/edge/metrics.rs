@@ -15,7 +15,7 @@ pub enum PushResult {
     Stored,
     /// Durable since an earlier push of the same content.
     Duplicate,
-    /// A question, answered from the configuration and not stored.
+    /// A question, answered and not stored.
     Answered,
     /// Larger than allowed.
     TooLarge,

@@ -1,11 +1,12 @@
 //! The front door for yeta: the listener that its pushes arrive at.
 
 mod auth;
+pub mod entries;
 pub mod metrics;
 mod payloads;
+mod questions;
 pub mod reading;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,12 +23,13 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::metrics::{EdgeMetrics, PushResult};
-use self::reading::{Push, Received};
+use self::questions::Question;
+use self::reading::Received;
 use crate::account::Account;
 use crate::http_server::Peer;
-use crate::proto::push_event::Payload;
-use crate::store::{NewEntry, PushLog};
-use crate::submissions::{About, RowKeys};
+use crate::provider::{Asked, Providers};
+use crate::store::PushLog;
+use crate::submissions::RowKeys;
 
 /// What the listener needs to know.
 #[derive(Clone, Debug)]
@@ -40,8 +42,6 @@ pub struct EdgeConfig {
     pub append_timeout: Duration,
     /// What relative addresses of recordings are relative to.
     pub voice_base_url: String,
-    /// What `getDialogContext` is answered.
-    pub dialog_context: BTreeMap<String, String>,
 }
 
 /// The accounts that are pushed to, and where pushes go.
@@ -50,6 +50,7 @@ pub struct Edge {
     accounts: Vec<Arc<Account>>,
     log: Arc<dyn PushLog>,
     row_keys: Arc<RowKeys>,
+    providers: Providers,
     metrics: EdgeMetrics,
     /// A permit for each KiB of body that may be held.
     buffer: Semaphore,
@@ -69,6 +70,7 @@ impl Edge {
         accounts: Vec<Arc<Account>>,
         log: Arc<dyn PushLog>,
         row_keys: Arc<RowKeys>,
+        providers: Providers,
         metrics: EdgeMetrics,
     ) -> Self {
         let buffer = Semaphore::new(permits(config.max_buffered_bytes) as usize);
@@ -77,6 +79,7 @@ impl Edge {
             accounts,
             log,
             row_keys,
+            providers,
             metrics,
             buffer,
         }
@@ -104,7 +107,11 @@ async fn receive(
         edge.metrics.count("", "", PushResult::NotFound);
         return StatusCode::NOT_FOUND.into_response();
     };
-    if let Some(answer) = edge.question(&module) {
+    if let Some(question) = Question::of(&module) {
+        let asked = Asked { at: started.into() };
+        let body = request.into_body();
+        let answer = question.answer(&edge.providers, &account.name, body, asked);
+        let answer = answer.await;
         edge.metrics
             .count(&account.name, &module, PushResult::Answered);
         return answer;
@@ -128,15 +135,6 @@ fn answer(result: PushResult) -> Response {
 }
 
 impl Edge {
-    /// The answer to a question, which is no push: a ringing caller waits for it.
-    fn question(&self, module: &str) -> Option<Response> {
-        match module {
-            "getDialogContext" => Some(axum::Json(&self.config.dialog_context).into_response()),
-            "analyzeSemantics" => Some(axum::Json(Vec::<()>::new()).into_response()),
-            _ => None,
-        }
-    }
-
     /// Takes a push in; resolves to [`PushResult::Stored`] only when it is durable.
     async fn store(&self, account: &Account, module: &str, request: Request) -> PushResult {
         let (parts, mut body) = request.into_parts();
@@ -172,7 +170,7 @@ impl Edge {
             voice_base_url: &self.config.voice_base_url,
         };
         let pushes = reading::read(&received, &body);
-        let entries = self.with_row_keys(&account.name, pushes).await;
+        let entries = entries::entries(&self.row_keys, &account.name, pushes).await;
         // Dropping the wait does not undo the append: the push may yet become durable, and the
         // platform's next try will find it.
         match timeout(self.config.append_timeout, self.log.append(entries)).await {
@@ -194,32 +192,6 @@ impl Edge {
                 PushResult::NotStored
             }
         }
-    }
-}
-
-impl Edge {
-    /// Pushes as entries for the log, with their submitters' own ids of the rows they are about.
-    async fn with_row_keys(&self, account: &str, mut pushes: Vec<Push>) -> Vec<NewEntry> {
-        let about: Vec<About<'_>> = pushes.iter().map(about).collect();
-        let row_keys = self.row_keys.of(account, &about).await;
-        for (push, row_key) in pushes.iter_mut().zip(row_keys) {
-            push.event.row_key = row_key.unwrap_or_default();
-        }
-        pushes.into_iter().map(NewEntry::from).collect()
-    }
-}
-
-/// What a push is about.
-fn about(push: &Push) -> About<'_> {
-    let (task_data_id, record) = match &push.event.payload {
-        Some(Payload::CallRecord(record)) => (record.task_data_id.as_str(), Some(record)),
-        Some(Payload::Voice(voice)) => (voice.task_data_id.as_str(), None),
-        Some(Payload::Dialog(dialog)) => (dialog.task_data_id.as_str(), None),
-        Some(Payload::Unrecognized(_) | Payload::Call(_)) | None => ("", None),
-    };
-    About {
-        task_data_id,
-        record,
     }
 }
 

@@ -66,7 +66,7 @@ pub fn voice(fields: &mut Fields<'_>, base_url: &str) -> Option<Voice> {
         url: fields.text("url"),
         size: fields.int64("size"),
         duration: fields.int32("duration"),
-        absolute_url: String::new(),
+        ..Voice::default()
     };
     if voice == Voice::default() {
         return None;
@@ -91,9 +91,14 @@ pub fn dialog(fields: &mut Fields<'_>) -> Option<Dialog> {
         time_end: fields.int64("time_end"),
         tag_max: fields.text("tag_max"),
         tag_min: fields.text("tag_min"),
-        dialog: fields.objects("dialog").into_iter().map(turn).collect(),
+        dialog: turns(fields),
     };
     (dialog != Dialog::default()).then_some(dialog)
+}
+
+/// Reads what was said, turn by turn.
+pub fn turns(fields: &mut Fields<'_>) -> Vec<DialogTurn> {
+    fields.objects("dialog").into_iter().map(turn).collect()
 }
 
 fn turn(mut fields: Fields<'_>) -> DialogTurn {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 
 use self::watch::Watch;
@@ -16,7 +15,7 @@ use super::auth::{Caller, Clients};
 use super::push::page_size;
 use super::start::system_time;
 use super::validate::{self, Validate, Violations};
-use super::{deadline, status};
+use super::{deadline, status, visible};
 use crate::calls::{CallQuery, Calls};
 use crate::config::Permission;
 use crate::proto::call_service_server::{CallService, CallServiceServer};
@@ -152,20 +151,9 @@ impl CallFront {
     ) -> Result<(Caller, Option<BTreeSet<String>>), Status> {
         let metadata = request.metadata();
         let caller = self.clients.authorize(metadata, Permission::Calls)?;
-        let accounts = self.visible(&caller, metadata)?;
+        let accounts = visible(&self.clients, &caller, metadata)?;
         validate::check(request.get_ref())?;
         Ok((caller, accounts))
-    }
-
-    fn visible(
-        &self,
-        caller: &Caller,
-        metadata: &MetadataMap,
-    ) -> Result<Option<BTreeSet<String>>, Status> {
-        if let Some(account) = self.clients.named_account(caller, metadata)? {
-            return Ok(Some(BTreeSet::from([account.to_owned()])));
-        }
-        Ok(caller.accounts().map(BTreeSet::from_iter))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 pub mod auth;
+mod backfill;
 mod call;
 mod config;
 mod deadline;
@@ -16,10 +17,13 @@ mod start;
 pub mod status;
 mod subscription;
 mod validate;
+mod voice;
 
 use std::any::Any;
+use std::collections::BTreeSet;
 
 use http::Response;
+use tonic::metadata::MetadataMap;
 use tonic::{Status, body::Body};
 
 pub use call::call_service;
@@ -29,6 +33,20 @@ pub use outbound::outbound_service;
 pub use push::push_service;
 pub use subscription::subscription_service;
 pub use validate::{Validate, Violations};
+pub use voice::voice_service;
+
+/// The accounts whose calls a caller is shown: the one that it names, or all that are its own;
+/// `None`: all.
+fn visible(
+    clients: &auth::Clients,
+    caller: &auth::Caller,
+    metadata: &MetadataMap,
+) -> Result<Option<BTreeSet<String>>, auth::AuthError> {
+    if let Some(account) = clients.named_account(caller, metadata)? {
+        return Ok(Some(BTreeSet::from([account.to_owned()])));
+    }
+    Ok(caller.accounts().map(BTreeSet::from_iter))
+}
 
 /// What a request is answered whose handler panicked: a fault of the gateway.
 #[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]

@@ -6,20 +6,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status, codec::CompressionEncoding};
+use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 
 use super::access::{Access, Intent, may_see};
 use super::auth::{Caller, Clients};
+use super::backfill::{self, Added, FileAdded};
 use super::frames::{Frames, frames, of_delivery, of_entry};
 use super::start::{self, system_time};
 use super::status::shortened;
 use super::subscription::spec;
 use super::validate::{Validate, Violations};
+use crate::backfill::Backfill;
 use crate::proto::push_service_server::{PushService, PushServiceServer};
 use crate::proto::{
-    AckPushesRequest, AckPushesResponse, AckResult, AckStatus, ExtendAckDeadlineRequest,
-    ExtendAckDeadlineResponse, ListPushesRequest, ListPushesResponse, NackPushesRequest,
-    NackPushesResponse, PushEvent, SubscribePushesRequest,
+    AckPushesRequest, AckPushesResponse, AckResult, AckStatus, BackfillFileRequest,
+    BackfillPushesRequest, ExtendAckDeadlineRequest, ExtendAckDeadlineResponse,
+    ListFailedPushFilesRequest, ListFailedPushFilesResponse, ListPushesRequest, ListPushesResponse,
+    NackPushesRequest, NackPushesResponse, PushEvent, SubscribePushesRequest,
 };
 use crate::relay::metrics::RelayMetrics;
 use crate::relay::{self, PageQuery, Reader, Subscriber};
@@ -31,6 +34,7 @@ use crate::store::{Entry, Filter, PushLog};
 /// The service's implementation.
 pub struct Pushes {
     access: Access,
+    backfill: Arc<Backfill>,
     drain: CancellationToken,
     metrics: RelayMetrics,
 }
@@ -40,6 +44,7 @@ pub fn push_service(
     log: Arc<dyn PushLog>,
     subscriptions: Arc<dyn Subscriptions>,
     clients: Arc<Clients>,
+    backfill: Arc<Backfill>,
     drain: CancellationToken,
     metrics: RelayMetrics,
 ) -> PushServiceServer<Pushes> {
@@ -49,6 +54,7 @@ pub fn push_service(
             subscriptions,
             clients,
         },
+        backfill,
         drain,
         metrics,
     })
@@ -157,6 +163,33 @@ impl PushService for Pushes {
         let outcomes = self.access.subscriptions.extend(&name, &ack_ids, by).await;
         let results = self.results(ack_ids, outcomes)?;
         Ok(Response::new(ExtendAckDeadlineResponse { results }))
+    }
+
+    async fn list_failed_push_files(
+        &self,
+        request: Request<ListFailedPushFilesRequest>,
+    ) -> Result<Response<ListFailedPushFilesResponse>, Status> {
+        backfill::list(&self.backfill, &self.access.clients, request).await
+    }
+
+    type BackfillPushesStream = Added;
+
+    async fn backfill_pushes(
+        &self,
+        request: Request<BackfillPushesRequest>,
+    ) -> Result<Response<Added>, Status> {
+        let drain = self.drain.clone();
+        backfill::days(&self.backfill, &self.access.clients, drain, &request)
+    }
+
+    type BackfillFileStream = FileAdded;
+
+    async fn backfill_file(
+        &self,
+        request: Request<Streaming<BackfillFileRequest>>,
+    ) -> Result<Response<FileAdded>, Status> {
+        let drain = self.drain.clone();
+        backfill::file(&self.backfill, &self.access.clients, drain, request).await
     }
 }
 

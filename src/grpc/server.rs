@@ -17,8 +17,9 @@ use super::observe::{GrpcMetrics, ObserveLayer};
 use super::overload::OverloadLayer;
 use super::{
     LogEnd, call_service, config_service, outbound_service, panicked, push_service,
-    subscription_service,
+    subscription_service, voice_service,
 };
+use crate::backfill::Backfill;
 use crate::calls::Calls;
 use crate::platform::Platform;
 use crate::proto::FILE_DESCRIPTOR_SET;
@@ -26,6 +27,7 @@ use crate::relay::metrics::RelayMetrics;
 use crate::store::subscriptions::Subscriptions;
 use crate::store::{Notes, PushLog};
 use crate::submissions::Submissions;
+use crate::voice::VoiceServer;
 
 /// What the services work with.
 pub struct GrpcServer {
@@ -39,10 +41,14 @@ pub struct GrpcServer {
     pub log: Arc<dyn PushLog>,
     /// What members join.
     pub subscriptions: Arc<dyn Subscriptions>,
+    /// The way from the platform's files into it.
+    pub backfill: Arc<Backfill>,
     /// What is kept beside it.
     pub notes: Arc<dyn Notes>,
     /// The calls put together.
     pub calls: Arc<Calls>,
+    /// Where recordings are fetched.
+    pub voices: Arc<VoiceServer>,
     /// Cancelled when the gateway is told to stop.
     pub drain: CancellationToken,
     /// Counts of requests.
@@ -71,13 +77,14 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What health checks can ask for: the whole gateway, and each of its services.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "",
     "yeta.v1.CallService",
     "yeta.v1.ConfigService",
     "yeta.v1.OutboundService",
     "yeta.v1.PushService",
     "yeta.v1.SubscriptionService",
+    "yeta.v1.VoiceService",
 ];
 
 impl GrpcServer {
@@ -101,9 +108,10 @@ impl GrpcServer {
             .layer(OverloadLayer::new(self.max_concurrent_requests));
         // A client that compresses whatever it sends asks these three, too.
         let health = health.accept_compressed(Gzip).accept_compressed(Zstd);
-        let reflection = reflection_builder().build_v1()?;
+        let reflection = reflection_builder("grpc.reflection.v1.ServerReflection").build_v1()?;
         let reflection = reflection.accept_compressed(Gzip).accept_compressed(Zstd);
-        let older_reflection = reflection_builder().build_v1alpha()?;
+        let older_reflection =
+            reflection_builder("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?;
         let older_reflection = older_reflection
             .accept_compressed(Gzip)
             .accept_compressed(Zstd);
@@ -123,6 +131,12 @@ impl GrpcServer {
             self.drain.clone(),
             self.relay_metrics.clone(),
         );
+        let voices = voice_service(
+            self.voices.clone(),
+            self.calls.clone(),
+            self.clients.clone(),
+            self.drain.clone(),
+        );
         let subscriptions = subscription_service(
             self.log.clone(),
             self.subscriptions.clone(),
@@ -132,6 +146,7 @@ impl GrpcServer {
             self.log,
             self.subscriptions,
             self.clients,
+            self.backfill,
             self.drain,
             self.relay_metrics,
         );
@@ -147,6 +162,7 @@ impl GrpcServer {
             .add_service(outbound.max_decoding_message_size(self.max_request_bytes))
             .add_service(pushes.max_decoding_message_size(self.max_request_bytes))
             .add_service(subscriptions.max_decoding_message_size(self.max_request_bytes))
+            .add_service(voices.max_decoding_message_size(self.max_request_bytes))
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
                 draining,
@@ -176,8 +192,16 @@ async fn end_health_watches(health: &HealthReporter) {
     }
 }
 
-fn reflection_builder() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
+/// Describes every message and service, and lists those that are served: of the gateway's own
+/// services, health, and what reflects itself.
+fn reflection_builder(itself: &str) -> tonic_reflection::server::Builder<'static> {
+    let mut builder = tonic_reflection::server::Builder::configure();
+    for service in SERVICES.into_iter().filter(|name| !name.is_empty()) {
+        builder = builder.with_service_name(service);
+    }
+    builder
+        .with_service_name("grpc.health.v1.Health")
+        .with_service_name(itself)
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         // So that a tool can show what stands in an error's details.

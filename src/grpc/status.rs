@@ -5,24 +5,30 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use prost_types::Timestamp;
 use tonic::{Code as Grpc, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{auth::AuthError, validate::Violations};
 use crate::{
+    backfill::BackfillError,
     calls::CallsError,
-    platform::{Code, Occupation, Outage, PlatformError},
-    proto::{Submission, submission},
+    platform::{Code, DownloadError, Occupation, Outage, PlatformError},
+    proto::{Call, Submission, submission},
     push::{Cursor, Position},
     relay::RelayError,
     store::{ReadError, subscriptions::SubscriptionError},
     submissions::{Stopped, SubmissionsError},
+    voice::{AddressError, FetchError},
 };
 
 /// Domain of errors that the platform answered with a code.
 const PLATFORM: &str = "xfyeta.com";
 /// Domain of the gateway's own errors.
 const GATEWAY: &str = "yeta-gateway";
+
+/// The reason of an address that no recording is fetched from.
+const ADDRESS_REFUSED: &str = "VOICE_ADDRESS_REFUSED";
 
 /// When to call again after a refusal that passes by itself.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -87,6 +93,15 @@ impl Answer {
             return answer;
         }
         answer.with("task_name", &task.task_name)
+    }
+
+    /// How far a recording has come, and when it was announced.
+    fn at(self, at: VoiceAt) -> Self {
+        let answer = self.with("next_offset", &at.next_offset.to_string());
+        match at.announced_at {
+            Some(announced_at) => answer.with("announced_at", &announced_at.to_string()),
+            None => answer,
+        }
     }
 
     fn into_status(self, message: impl Into<String>) -> Status {
@@ -290,6 +305,12 @@ impl From<Stopped> for Status {
     }
 }
 
+/// The status of a file whose sender has fallen silent.
+pub(super) fn no_more_came() -> Status {
+    Answer::new(Grpc::DeadlineExceeded, "DEADLINE")
+        .into_status("no more of the file came in time; nothing was changed")
+}
+
 /// The status of what ends because the gateway does.
 pub(super) fn draining() -> Status {
     Answer::new(Grpc::Unavailable, "DRAINING")
@@ -376,6 +397,35 @@ fn of_read(error: &ReadError, cursor: impl Fn(Position) -> Cursor) -> Answer {
     }
 }
 
+impl From<BackfillError> for Status {
+    fn from(error: BackfillError) -> Self {
+        let text = error.to_string();
+        let answer = match error {
+            BackfillError::Platform(error) => return error.into(),
+            BackfillError::Running => {
+                Answer::new(Grpc::Aborted, "BACKFILL_RUNNING").retry(RETRY_AFTER)
+            }
+            BackfillError::Download(DownloadError::Broken(_) | DownloadError::Io(_)) => {
+                Answer::new(Grpc::Unavailable, "DOWNLOAD_FAILED").retry(RETRY_AFTER)
+            }
+            BackfillError::Download(DownloadError::NotFound(_)) => {
+                Answer::new(Grpc::NotFound, "PUSH_FILE_NOT_FOUND")
+            }
+            BackfillError::Download(
+                DownloadError::BadAddress(_)
+                | DownloadError::Redirected(_)
+                | DownloadError::TooLarge(_),
+            )
+            | BackfillError::File(_) => Answer::new(Grpc::FailedPrecondition, "BAD_PUSH_FILE"),
+            BackfillError::Unavailable(_) => {
+                Answer::new(Grpc::Unavailable, "STORE_UNAVAILABLE").retry(RETRY_AFTER)
+            }
+            BackfillError::Closed => return draining(),
+        };
+        answer.into_status(text)
+    }
+}
+
 impl From<CallsError> for Status {
     fn from(error: CallsError) -> Self {
         let text = error.to_string();
@@ -404,6 +454,84 @@ pub(super) fn rows_left(rows: usize) -> Status {
         .with("rows_left", &rows.to_string())
         .into_status(format!(
             "the deadline came while {rows} rows had no final call yet"
+        ))
+}
+
+/// The status of a call's recording that was not announced, or not yet.
+pub(super) fn voice_not_pushed(call: &Call) -> Status {
+    let call_uuid = shortened(&call.call_uuid, LONGEST_MESSAGE);
+    Answer::new(Grpc::NotFound, "VOICE_NOT_PUSHED")
+        .with("call_uuid", call_uuid)
+        .with("state", call.state().as_str_name())
+        .into_status(format!(
+            "no recording of the call {call_uuid:?} has been pushed"
+        ))
+}
+
+/// The status of an address in a request that is not one of the voice server's.
+pub(super) fn bad_voice_url(error: AddressError) -> Status {
+    let mut details = ErrorDetails::with_error_info(ADDRESS_REFUSED, GATEWAY, HashMap::new());
+    details.add_bad_request_violation("url", error.to_string());
+    let text = format!("the address is not fetched from: {error}");
+    Status::with_error_details(Grpc::InvalidArgument, text, details)
+}
+
+/// The status of an address that was pushed and is not one of the voice server's.
+pub(super) fn bad_pushed_url(error: AddressError) -> Status {
+    Answer::new(Grpc::FailedPrecondition, ADDRESS_REFUSED)
+        .into_status(format!("the pushed address is not fetched from: {error}"))
+}
+
+/// How far a recording has come, and when it was announced.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct VoiceAt {
+    /// Where to go on.
+    pub next_offset: u64,
+    /// When its push was received, if that is known.
+    pub announced_at: Option<Timestamp>,
+}
+
+/// The status of a recording that cannot be had, or not to its end.
+pub(super) fn of_voice(error: &FetchError, at: VoiceAt) -> Status {
+    let answer = match error {
+        FetchError::NotFound => Answer::new(Grpc::NotFound, error.reason()),
+        FetchError::Redirect(_) => Answer::new(Grpc::FailedPrecondition, error.reason()),
+        FetchError::Status(status) => Answer::new(Grpc::Unavailable, error.reason())
+            .with("http_status", &status.to_string())
+            .retry(RETRY_AFTER),
+        FetchError::Unreachable(_) => {
+            Answer::new(Grpc::Unavailable, error.reason()).retry(RETRY_AFTER)
+        }
+        FetchError::BeyondEnd { size } => {
+            Answer::new(Grpc::OutOfRange, error.reason()).with("size", &size.to_string())
+        }
+        FetchError::Changed => Answer::new(Grpc::Aborted, error.reason()),
+    };
+    answer.at(at).into_status(error.to_string())
+}
+
+/// The status of a recording whose caller has no more time.
+pub(super) fn voice_late(at: VoiceAt) -> Status {
+    Answer::new(Grpc::DeadlineExceeded, "DEADLINE")
+        .at(at)
+        .into_status(format!("the deadline came at byte {}", at.next_offset))
+}
+
+/// The status of a recording that is cut off because the gateway ends.
+pub(super) fn voice_draining(at: VoiceAt) -> Status {
+    Answer::new(Grpc::Unavailable, "DRAINING")
+        .retry(RETRY_AFTER)
+        .at(at)
+        .into_status("the gateway is shutting down")
+}
+
+/// The status after a recording's last byte that says what could not be said before its first.
+pub(super) fn voice_size_mismatch(size: u64, pushed: i64) -> Status {
+    Answer::new(Grpc::DataLoss, "SIZE_MISMATCH")
+        .with("size", &size.to_string())
+        .with("pushed_size", &pushed.to_string())
+        .into_status(format!(
+            "the recording has {size} bytes, its push told {pushed}"
         ))
 }
 

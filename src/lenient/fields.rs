@@ -119,6 +119,14 @@ impl<'a> Fields<'a> {
         .unwrap_or_default()
     }
 
+    /// An object as a whole.
+    pub fn structure(&mut self, name: &str) -> Option<Struct> {
+        self.take(name, |value| match value {
+            Json::Object(members) => Some(to_struct(members)),
+            _ => None,
+        })
+    }
+
     /// A list of objects; one object alone is a list of one. Stays unread if anything else is in it.
     pub fn objects(&mut self, name: &str) -> Vec<Fields<'a>> {
         self.take(name, |value| match value {

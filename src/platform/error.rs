@@ -178,7 +178,7 @@ impl PlatformError {
 
 /// `text` for a log: runs of seven digits and more, which may be phone numbers,
 /// keep their last two.
-pub(super) fn masked(text: &str) -> String {
+pub(crate) fn masked(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut digits = String::new();
     for c in text.chars().map(Some).chain([None]) {

@@ -6,6 +6,7 @@ mod answer;
 mod attempt;
 mod breaker;
 mod code;
+mod download;
 mod error;
 mod gate;
 mod lines;
@@ -27,6 +28,7 @@ use std::{
 use tokio::{runtime::Handle, time::Instant};
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::error::masked;
 use self::{
     attempt::Attempt,
     breaker::Breaker,
@@ -39,6 +41,7 @@ use self::{
 };
 pub use self::{
     code::Code,
+    download::{DownloadConfig, DownloadError, Downloads},
     error::{Outage, PlatformError},
     lines::{Holder, Occupation},
     metrics::PlatformMetrics,

@@ -14,10 +14,12 @@ use super::{
 use crate::lenient::Fields;
 use crate::proto::{
     CallOutRequest, CallOutResponse, CallbackUrl, CreateTaskRequest, CreateTaskResponse,
-    DeleteTaskRequest, DeleteTaskResponse, InsertTaskDataRequest, InsertTaskDataResponse, Line,
-    LineStatus, PauseTaskRequest, PauseTaskResponse, QueryConfigRequest, QueryConfigResponse,
-    QueryTasksRequest, QueryTasksResponse, Robot, RobotStatus, RobotType, Row, SortOrder,
-    SpeakingVoice, StartTaskRequest, StartTaskResponse, Task, TaskSortName, TaskStatus, TaskType,
+    DeleteTaskRequest, DeleteTaskResponse, FailedPushFile, InsertTaskDataRequest,
+    InsertTaskDataResponse, Line, LineStatus, ListFailedPushFilesRequest,
+    ListFailedPushFilesResponse, PauseTaskRequest, PauseTaskResponse, QueryConfigRequest,
+    QueryConfigResponse, QueryTasksRequest, QueryTasksResponse, Robot, RobotStatus, RobotType, Row,
+    SortOrder, SpeakingVoice, StartTaskRequest, StartTaskResponse, Task, TaskSortName, TaskStatus,
+    TaskType,
 };
 
 /// An operation of the platform, as the request that asks for it.
@@ -481,5 +483,34 @@ fn task(f: &mut Fields<'_>) -> Task {
         task_type: enum_of(task_type_code, Some(TaskType::Ordinary)),
         task_type_code,
         remaining: f.int64("remaining"),
+    }
+}
+
+impl Operation for ListFailedPushFilesRequest {
+    type Reply = ListFailedPushFilesResponse;
+    const NAME: &'static str = "list_failed_push_files";
+    const PATH: &'static str = "/download/v1/push/failed";
+    const EFFECT: Effect = Effect::Reads;
+
+    fn body(&self) -> impl Serialize {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            #[serde(skip_serializing_if = "is_empty")]
+            date: &'a str,
+        }
+        Body { date: &self.date }
+    }
+
+    fn read(result: &mut Fields<'_>) -> ListFailedPushFilesResponse {
+        let urls = result.texts("url").into_iter();
+        let files = urls.filter(|url| !url.is_empty());
+        ListFailedPushFilesResponse {
+            files: files
+                .map(|url| FailedPushFile {
+                    url,
+                    absolute_url: String::new(),
+                })
+                .collect(),
+        }
     }
 }

@@ -34,7 +34,7 @@ const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// less than one made anew, and none is kept for longer than the idle timeout.
 const MAX_IDLE_CONNECTIONS: usize = 512;
 
-type Connector = BoxCloneSyncService<
+pub(super) type Connector = BoxCloneSyncService<
     Uri,
     <HttpsConnector<HttpConnector> as tower::Service<Uri>>::Response,
     BoxError,
@@ -55,6 +55,9 @@ pub enum WireError {
     /// It is not an `http` or `https` URL with a host and without a query.
     #[error("platform.base_url is no http or https address: {0:?}")]
     BadBaseUrl(String),
+    /// The same of the address that files are fetched from.
+    #[error("platform.push_download_url is no http or https address without credentials")]
+    BadDownloadUrl,
     /// The prefix is no path.
     #[error("platform.path_prefix is no path: {0:?}")]
     BadPathPrefix(String),
@@ -176,7 +179,8 @@ impl Wire {
     }
 }
 
-fn client(config: &PlatformConfig) -> Result<Client<Connector, GatedBody>, WireError> {
+/// What makes connections, plain or with TLS, within this time.
+pub(super) fn connector(connect_timeout: Duration) -> Result<Connector, WireError> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -187,7 +191,13 @@ fn client(config: &PlatformConfig) -> Result<Client<Connector, GatedBody>, WireE
         .enable_http1()
         .wrap_connector(tcp);
     // Around both, so that it bounds the TCP and the TLS handshake together.
-    let connector = Timeout::new(https, config.connect_timeout);
+    Ok(BoxCloneSyncService::new(Timeout::new(
+        https,
+        connect_timeout,
+    )))
+}
+
+fn client(config: &PlatformConfig) -> Result<Client<Connector, GatedBody>, WireError> {
     Ok(Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(config.pool_idle_timeout)
@@ -196,11 +206,11 @@ fn client(config: &PlatformConfig) -> Result<Client<Connector, GatedBody>, WireE
         // whole, unstarted: the connection was found closed before anything of
         // it was written. The gate would stop anything else.
         .retry_canceled_requests(true)
-        .build(BoxCloneSyncService::new(connector)))
+        .build(connector(config.connect_timeout)?))
 }
 
 /// The error with its causes. None of them names the address's path or query.
-fn describe(error: &(dyn Error + 'static)) -> String {
+pub(super) fn describe(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {

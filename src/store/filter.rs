@@ -97,7 +97,7 @@ impl<'a> Ids<'a> {
                 call_relation: &record.call_relation_id,
                 call: &record.call_uuid,
             },
-            Some(Payload::Voice(voice)) => Self {
+            Some(Payload::Voice(voice) | Payload::VoiceArchived(voice)) => Self {
                 app: &voice.app_id,
                 robot: &voice.robot_id,
                 task: "",

@@ -209,6 +209,7 @@ fn entry(payload: Payload) -> NewEntry {
         Payload::Voice(_) => PushKind::Voice,
         Payload::Dialog(_) => PushKind::Dialog,
         Payload::Call(_) => PushKind::Call,
+        Payload::VoiceArchived(_) => PushKind::VoiceArchived,
         Payload::Unrecognized(_) => PushKind::Unrecognized,
     };
     let id = EventId::of_raw(ACCOUNT, "test", format!("{payload:?}").as_bytes());

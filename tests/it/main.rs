@@ -5,11 +5,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod assembly;
+mod backfill;
 mod bridge;
 mod calls;
 mod codes;
 mod conformance;
 mod crash;
+mod dialog_context;
 mod disk;
 mod durable;
 mod embedded;
@@ -30,3 +32,4 @@ mod subscription_crash;
 mod subscriptions;
 mod support;
 mod token;
+mod voice;

@@ -17,6 +17,7 @@ use yeta_gateway::proto::{
 };
 use yeta_gateway::sandbox::SandboxConfig;
 
+use crate::dialog_context::provider::{Mode, Provider};
 use crate::sandbox::harness::Sandbox;
 use crate::support::{Http, PUSH_SECRET, Process, earliest, eventually, next_event, pushes_client};
 
@@ -36,6 +37,7 @@ async fn no_secret_number_or_body_is_written_whatever_is_logged_and_goes_wrong()
     })
     .await;
     let tap = Tap::start(&sandbox.base).await;
+    let provider = Provider::start(Mode::Fail(tonic::Code::Internal)).await;
     let folder = tempfile::tempdir().unwrap();
     let hash = hex(&Sha256::digest(CLIENT_TOKEN));
     Process::configure_with_platform(folder.path(), &tap.base, "platform.request_timeout = '2s'");
@@ -52,9 +54,10 @@ async fn no_secret_number_or_body_is_written_whatever_is_logged_and_goes_wrong()
             "log.format = 'json'\nlog.filter = 'trace'\npush.max_body_bytes = 100000",
         );
     let more = format!(
-        "[[accounts]]\nname = 'wrong'\napp_key = '{APP_KEY}'\napp_secret = '{WRONG_SECRET}'\n\
+        "[dialog_context]\nendpoint = '{}'\n[[accounts]]\nname = 'wrong'\napp_key = '{APP_KEY}'\napp_secret = '{WRONG_SECRET}'\n\
          push_secret = '{PUSH_SECRET}'\n[[clients]]\nname = 'crm'\ntoken_sha256 = '{hash}'\n\
-         allow = ['outbound', 'config', 'subscribe']\naccounts = ['*']\n"
+         allow = ['outbound', 'config', 'subscribe']\naccounts = ['*']\n",
+        provider.url
     );
     std::fs::write(&file, text + &more).unwrap();
     let gateway = Process::spawn(Process::command(folder.path())).await;
@@ -243,6 +246,14 @@ async fn push_and_read(gateway: &Process) -> String {
         ("receiveDialog", format!("no json: {IN_A_BODY} {CALLEE}")),
         ("somethingNew", record.to_string()),
         ("getDialogContext", record.to_string()),
+        (
+            "getDialogContext",
+            json!({ "call_relation_id": IN_A_BODY }).to_string(),
+        ),
+        (
+            "analyzeSemantics",
+            json!({ "caller": CALLED, "reply": IN_A_BODY }).to_string(),
+        ),
         ("receiveVoice", IN_A_BODY.repeat(10_000)),
     ] {
         let answer = http.push(&at.push, module, body).await.unwrap();

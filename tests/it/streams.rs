@@ -31,6 +31,7 @@ use yeta_gateway::store::PushLog;
 use yeta_gateway::store::embedded::subscriptions::EmbeddedSubscriptions;
 use yeta_gateway::store::embedded::{EmbeddedLog, Options};
 
+use crate::backfill::world::backfill_of_nothing;
 use crate::bridge::reason;
 use crate::support::{
     Pushes, TestApp, earliest, eventually, from_cursor, next_event, next_message, pushes_client,
@@ -349,6 +350,7 @@ impl Clocked {
             log.clone(),
             Arc::new(subscriptions),
             Arc::new(Clients::new(&[], vec!["default".into()])),
+            Arc::new(backfill_of_nothing(&log, folder.path()).await),
             CancellationToken::new(),
             RelayMetrics::register(&mut Registry::default()),
         );

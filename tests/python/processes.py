@@ -195,6 +195,8 @@ class Gateway:
             [platform]
             base_url = "{sandbox_url}"
             voice_base_url = "{sandbox_url}/voice/"
+            [backfill]
+            enabled = false
             [[accounts]]
             name = "default"
             app_key = "{APP_KEY}"

@@ -39,6 +39,7 @@ class Client:
         self.pushes = Service(self, "yeta.v1.PushService")
         self.subscriptions = Service(self, "yeta.v1.SubscriptionService")
         self.calls = Service(self, "yeta.v1.CallService")
+        self.voices = Service(self, "yeta.v1.VoiceService")
         self.health = Service(self, "grpc.health.v1.Health")
 
     def enum(self, name):

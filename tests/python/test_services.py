@@ -14,6 +14,13 @@ def test_reflection_names_every_service(client):
     assert SERVICES | standard <= set(client.reflection.get_services())
 
 
+def test_reflection_describes_but_does_not_name_what_the_gateway_itself_asks(client):
+    asked = "yeta.v1.DialogContextService"
+    assert asked not in client.reflection.get_services()
+    methods = client.descriptors.FindServiceByName(asked).methods_by_name
+    assert set(methods) == {"GetDialogContext", "AnalyzeSemantics"}
+
+
 def test_reflection_describes_what_a_service_takes_and_gives(client):
     call_out = client.descriptors.FindMethodByName("yeta.v1.OutboundService.CallOut")
     assert {"robot_id", "line_num", "call_list"} <= set(call_out.input_type.fields_by_name)

@@ -4,17 +4,19 @@ use std::iter::RepeatN;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use futures_util::stream::{self, Iter};
+use futures_util::stream::{self, Empty, Iter};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use yeta_gateway::proto::push_service_server::{PushService, PushServiceServer};
 use yeta_gateway::proto::{
-    AckPushesRequest, AckPushesResponse, EncodedEvent, ExtendAckDeadlineRequest,
-    ExtendAckDeadlineResponse, ListPushesRequest, ListPushesResponse, NackPushesRequest,
-    NackPushesResponse, SubscribePushesRequest, SubscribePushesResponse,
+    AckPushesRequest, AckPushesResponse, BackfillFileRequest, BackfillFileResponse,
+    BackfillPushesRequest, BackfillPushesResponse, EncodedEvent, ExtendAckDeadlineRequest,
+    ExtendAckDeadlineResponse, ListFailedPushFilesRequest, ListFailedPushFilesResponse,
+    ListPushesRequest, ListPushesResponse, NackPushesRequest, NackPushesResponse,
+    SubscribePushesRequest, SubscribePushesResponse,
 };
 
 use crate::measure::server_runtime;
@@ -93,6 +95,31 @@ impl PushService for Pushes {
         &self,
         _: Request<ExtendAckDeadlineRequest>,
     ) -> Result<Response<ExtendAckDeadlineResponse>, Status> {
+        Err(Status::unimplemented("not what is measured here"))
+    }
+
+    async fn list_failed_push_files(
+        &self,
+        _: Request<ListFailedPushFilesRequest>,
+    ) -> Result<Response<ListFailedPushFilesResponse>, Status> {
+        Err(Status::unimplemented("not what is measured here"))
+    }
+
+    type BackfillPushesStream = Empty<Result<BackfillPushesResponse, Status>>;
+
+    async fn backfill_pushes(
+        &self,
+        _: Request<BackfillPushesRequest>,
+    ) -> Result<Response<Self::BackfillPushesStream>, Status> {
+        Err(Status::unimplemented("not what is measured here"))
+    }
+
+    type BackfillFileStream = Empty<Result<BackfillFileResponse, Status>>;
+
+    async fn backfill_file(
+        &self,
+        _: Request<Streaming<BackfillFileRequest>>,
+    ) -> Result<Response<Self::BackfillFileStream>, Status> {
         Err(Status::unimplemented("not what is measured here"))
     }
 }

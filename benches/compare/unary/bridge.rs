@@ -77,6 +77,8 @@ struct Body<'a> {
 
 impl Outbound {
     async fn new(platform: SocketAddr) -> anyhow::Result<Self> {
+        // reqwest takes the process's provider of cryptography, and has none of its own here.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut outbound = Self {
             client: reqwest::Client::new(),
             base_url: format!("http://{platform}/openapi"),

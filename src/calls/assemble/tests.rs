@@ -12,6 +12,7 @@ fn push(ms: u64, payload: Payload) -> PushEvent {
         Payload::Voice(_) => PushKind::Voice,
         Payload::Dialog(_) => PushKind::Dialog,
         Payload::Call(_) => PushKind::Call,
+        Payload::VoiceArchived(_) => PushKind::VoiceArchived,
         Payload::Unrecognized(_) => PushKind::Unrecognized,
     };
     PushEvent {
@@ -132,6 +133,70 @@ fn every_order_and_duplication_of_a_calls_pushes_gives_the_same_bytes() {
         let doubled: Vec<_> = order.iter().chain(order.iter().rev()).cloned().collect();
         assert_eq!(merge(&doubled).encode_to_vec(), expected);
     }
+}
+
+/// A recording that was pushed with one address and then with another, and what became of both.
+fn recordings() -> Vec<PushEvent> {
+    let at = |url: &str| Voice {
+        url: url.into(),
+        ..voice()
+    };
+    let archived = |url: &str| Voice {
+        archived_url: format!("file:///kept/{url}"),
+        ..at(url)
+    };
+    let lost = |url: &str| Voice {
+        archive_error: "VOICE_NOT_FOUND: it never came".into(),
+        ..at(url)
+    };
+    vec![
+        push(10, Payload::Voice(at("a.wav"))),
+        push(20, Payload::VoiceArchived(archived("a.wav"))),
+        push(30, Payload::Voice(at("b.wav"))),
+        push(40, Payload::VoiceArchived(archived("b.wav"))),
+        push(50, Payload::VoiceArchived(lost("b.wav"))),
+        push(60, Payload::CallRecord(outbound())),
+    ]
+}
+
+#[test]
+fn a_call_says_where_its_recording_is_kept_in_every_order_of_its_events() {
+    let expected = merge(&recordings());
+    let voice = expected.voice.as_ref().unwrap();
+    assert_eq!(
+        (&*voice.url, &*voice.archived_url, &*voice.archive_error),
+        ("b.wav", "file:///kept/b.wav", "")
+    );
+    for order in permutations(&recordings()) {
+        assert_eq!(merge(&order).encode_to_vec(), expected.encode_to_vec());
+    }
+    // The call stands for all of them; another recording is not kept yet.
+    let adopted = push(70, Payload::Call(expected.clone()));
+    assert_eq!(merge(std::slice::from_ref(&adopted)).voice, expected.voice);
+    let other = Voice {
+        url: "c.wav".into(),
+        ..voice.clone()
+    };
+    let other = Payload::Voice(Voice {
+        archived_url: String::new(),
+        ..other
+    });
+    let call = merge(&[adopted, push(80, other)]);
+    assert_eq!(call.voice.unwrap().archived_url, "");
+}
+
+#[test]
+fn a_call_says_that_its_recording_never_came_until_it_has_come() {
+    let events = recordings();
+    let lost = merge(&[events[2].clone(), events[4].clone()])
+        .voice
+        .unwrap();
+    assert_eq!(
+        (&*lost.archived_url, &*lost.archive_error),
+        ("", "VOICE_NOT_FOUND: it never came")
+    );
+    let kept = merge(&[events[2].clone(), events[4].clone(), events[3].clone()]);
+    assert_eq!(kept.voice.unwrap().archive_error, "");
 }
 
 proptest! {

@@ -303,6 +303,35 @@ fn every_case_of_calls_has_its_status_and_reason() {
 }
 
 #[test]
+fn every_case_of_a_backfill_has_its_status_and_reason() {
+    use crate::backfill::file::FileError;
+    let refused = [
+        BackfillError::Download(DownloadError::BadAddress("why")),
+        BackfillError::Download(DownloadError::Redirected(302)),
+        BackfillError::Download(DownloadError::TooLarge(1)),
+        BackfillError::File(FileError::NoPushes),
+    ];
+    for error in refused {
+        check(error, Grpc::FailedPrecondition, "BAD_PUSH_FILE", false);
+    }
+    let detail = || "why".to_owned();
+    for error in [DownloadError::Broken(detail()), DownloadError::Io(detail())] {
+        let error = BackfillError::Download(error);
+        check(error, Grpc::Unavailable, "DOWNLOAD_FAILED", true);
+    }
+    let error = BackfillError::Download(DownloadError::NotFound(404));
+    check(error, Grpc::NotFound, "PUSH_FILE_NOT_FOUND", false);
+    let error = BackfillError::Running;
+    check(error, Grpc::Aborted, "BACKFILL_RUNNING", true);
+    let error = BackfillError::Unavailable(detail());
+    check(error, Grpc::Unavailable, "STORE_UNAVAILABLE", true);
+    check(BackfillError::Closed, Grpc::Unavailable, "DRAINING", true);
+    let error = BackfillError::Platform(PlatformError::DeadlineExceeded);
+    check(error, Grpc::DeadlineExceeded, "DEADLINE", false);
+    check(no_more_came(), Grpc::DeadlineExceeded, "DEADLINE", false);
+}
+
+#[test]
 fn every_case_of_a_subscription_has_its_status_and_reason() {
     let status = |error: SubscriptionError| {
         of_relay(&error.into(), |position| Cursor {

@@ -423,6 +423,8 @@ struct Admin {
 
 impl Admin {
     fn of(stage: &Stage) -> Self {
+        // The client needs a provider although it speaks no TLS here; another test may have set it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
             http: reqwest::Client::new(),
             base: stage.sandbox.base.clone(),

@@ -35,7 +35,9 @@ fn keys(told: &Told) -> HashMap<String, String> {
 fn of(event: &PushEvent) -> (String, String) {
     let (id, uuid) = match event.payload.as_ref().unwrap() {
         Payload::CallRecord(record) => (&record.task_data_id, &record.call_uuid),
-        Payload::Voice(voice) => (&voice.task_data_id, &voice.call_uuid),
+        Payload::Voice(voice) | Payload::VoiceArchived(voice) => {
+            (&voice.task_data_id, &voice.call_uuid)
+        }
         Payload::Dialog(dialog) => (&dialog.task_data_id, &dialog.call_uuid),
         Payload::Call(call) => {
             assert_eq!(call.row_key, event.row_key, "a call and its event");

@@ -32,6 +32,7 @@ impl TestApp {
              push.listen = '127.0.0.1:0'\n\
              admin.listen = '127.0.0.1:0'\n\
              platform.base_url = 'http://127.0.0.1:1'\n\
+             backfill.enabled = false\n\
              store.path = '{}'\n\
              [[accounts]]\n\
              app_key = 'key'\n\

@@ -49,12 +49,18 @@ impl Process {
 
     /// The same with a platform.
     pub fn configure_with_platform(folder: &Path, platform: &str, more: &str) {
+        let backfill = if more.contains("backfill.enabled") {
+            ""
+        } else {
+            "backfill.enabled = false"
+        };
         let text = format!(
             "grpc.listen = '127.0.0.1:0'\n\
              push.listen = '127.0.0.1:0'\n\
              admin.listen = '127.0.0.1:0'\n\
              platform.base_url = '{platform}'\n\
              log.format = 'json'\n\
+             {backfill}\n\
              store.path = '{}'\n\
              {more}\n\
              [[accounts]]\n\

@@ -1,0 +1,101 @@
+//! Why a recording was not kept this time, and why a session of the archivist ended.
+
+use crate::calls::CallsError;
+use crate::proto::Voice;
+use crate::store::subscriptions::SubscriptionError;
+use crate::store::{AppendError, ReadError};
+use crate::voice::address::AddressError;
+use crate::voice::fetch::FetchError;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    #[error("the store is closed")]
+    Closed,
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Why a recording was not kept this time.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("VOICE_ADDRESS_REFUSED: {0}")]
+    Address(#[from] AddressError),
+    #[error("{reason}: {0}", reason = .0.reason())]
+    Fetch(#[from] FetchError),
+    #[error("SIZE_MISMATCH: the voice server has {actual} bytes, the push told {pushed}")]
+    Size { actual: u64, pushed: i64 },
+    #[error("ARCHIVE_UNAVAILABLE: {0}")]
+    Archive(String),
+    /// The gateway's own store; says nothing of the recording.
+    #[error(transparent)]
+    End(#[from] End),
+}
+
+impl Failure {
+    /// Whether another try can change it.
+    pub fn may_pass(&self) -> bool {
+        !matches!(self, Self::Address(_))
+    }
+
+    /// What the call says of it when it is given up: the same however it came about, as the log
+    /// holds the same word once.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Fetch(FetchError::Unreachable(_)) => {
+                let reason = FetchError::Unreachable(String::new());
+                format!("{}: the voice server cannot be reached", reason.reason())
+            }
+            Self::Archive(_) => "ARCHIVE_UNAVAILABLE: the archive took it not".to_owned(),
+            Self::Address(_) | Self::Fetch(_) | Self::Size { .. } | Self::End(_) => {
+                self.to_string()
+            }
+        }
+    }
+}
+
+/// What is wrong with a recording of this size.
+pub(super) fn mismatch(voice: &Voice, actual: u64) -> Option<Failure> {
+    let pushed = voice.size?;
+    (i64::try_from(actual) != Ok(pushed)).then_some(Failure::Size { actual, pushed })
+}
+
+pub(super) fn unavailable(error: impl std::error::Error) -> Failure {
+    Failure::Archive(error.to_string())
+}
+
+impl From<SubscriptionError> for End {
+    fn from(error: SubscriptionError) -> Self {
+        match error {
+            SubscriptionError::Closed | SubscriptionError::Log(ReadError::Closed) => Self::Closed,
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<AppendError> for End {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Closed => Self::Closed,
+            AppendError::Unavailable(error) => Self::Failed(error),
+        }
+    }
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Closed => Self::Closed,
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<CallsError> for End {
+    fn from(error: CallsError) -> Self {
+        match error {
+            CallsError::Closed => Self::Closed,
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
