@@ -1,10 +1,12 @@
-// Command calls shows how to place calls through yeta-gateway, and the ways to their results.
+// Command calls shows how to place calls through yeta-gateway, the ways to their results,
+// and how to answer what the platform asks during a call.
 //
 //	go generate
 //	go run . upload [ADDRESS [ROWS.csv]]   submits many rows, and tells what became of each
 //	go run . watch  [ADDRESS]   calls two numbers and waits for what becomes of each call
 //	go run . worker [ADDRESS]   processes the results of calls, sharing them with other workers
 //	go run . reader [ADDRESS]   prints every push, and keeps its own place
+//	go run . provider [ADDRESS] answers the gateway there; dialog_context.endpoint names it
 package main
 
 import (
@@ -39,6 +41,18 @@ var rows = []*yeta.Row{
 }
 
 func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if len(os.Args) > 1 && os.Args[1] == "provider" {
+		address := "localhost:50061"
+		if len(os.Args) > 2 {
+			address = os.Args[2]
+		}
+		if err := provider(ctx, address); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 	address := "localhost:50051"
 	if fromEnv := os.Getenv("YETA_GATEWAY"); fromEnv != "" {
 		address = fromEnv
@@ -47,7 +61,7 @@ func main() {
 		address = os.Args[2]
 	}
 	if len(os.Args) < 2 || programs[os.Args[1]] == nil {
-		log.Fatal("usage: calls watch|worker|reader [ADDRESS] | upload [ADDRESS [ROWS.csv]]")
+		log.Fatal("usage: calls watch|worker|reader|provider [ADDRESS] | upload [ADDRESS [ROWS.csv]]")
 	}
 	conn, err := grpc.NewClient(address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -56,8 +70,6 @@ func main() {
 		log.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	if err := programs[os.Args[1]](ctx, conn); err != nil && ctx.Err() == nil {
 		log.Fatal(err)
 	}
