@@ -5,6 +5,7 @@
 //! compares positions itself.
 
 pub mod embedded;
+mod end;
 mod entry;
 mod filter;
 pub mod subscriptions;
@@ -15,6 +16,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+pub use self::end::End;
 pub use self::entry::{Entry, NewEntry, place};
 pub use self::filter::Filter;
 use crate::push::{Cursor, CursorError, Position, StoreId};

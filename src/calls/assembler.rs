@@ -20,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 use self::session::Session;
 use super::metrics::CallsMetrics;
 use super::projection::{Projection, WriteRight};
-use super::{Calls, CallsError, SUBSCRIPTION};
+use super::{Calls, SUBSCRIPTION};
 use crate::proto::{PushFilter, PushKind};
 use crate::store::subscriptions::{
     Change, Delivery, Handed, Member, Spec, SubscriptionError, Subscriptions, Window,
 };
-use crate::store::{AppendError, Notes, PushLog, ReadError};
+use crate::store::{End, Notes, PushLog};
 
 /// Tells the time; replaced in tests.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -80,14 +80,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const GRACE: Duration = Duration::from_secs(1);
 /// After a failure, the same is tried again no sooner than this.
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// Why a session ended.
-enum End {
-    /// The store is closed.
-    Closed,
-    /// Something failed; another session can go on.
-    Failed(String),
-}
 
 impl Assembler {
     /// An assembler that keeps what it knows in `calls`.
@@ -239,40 +231,4 @@ fn drain(member: &mut dyn Member, first: Option<Handed>) -> Result<Vec<Delivery>
         next = member.next().now_or_never().transpose()?;
     }
     Ok(deliveries)
-}
-
-impl From<SubscriptionError> for End {
-    fn from(error: SubscriptionError) -> Self {
-        match error {
-            SubscriptionError::Closed | SubscriptionError::Log(ReadError::Closed) => Self::Closed,
-            other => Self::Failed(other.to_string()),
-        }
-    }
-}
-
-impl From<AppendError> for End {
-    fn from(error: AppendError) -> Self {
-        match error {
-            AppendError::Closed => Self::Closed,
-            AppendError::Unavailable(error) => Self::Failed(error),
-        }
-    }
-}
-
-impl From<ReadError> for End {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Closed => Self::Closed,
-            other => Self::Failed(other.to_string()),
-        }
-    }
-}
-
-impl From<CallsError> for End {
-    fn from(error: CallsError) -> Self {
-        match error {
-            CallsError::Closed => Self::Closed,
-            other => Self::Failed(other.to_string()),
-        }
-    }
 }

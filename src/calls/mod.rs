@@ -30,6 +30,7 @@ use self::projection::{Disk, Projection};
 use self::stored::Index;
 use crate::proto::{Call, CallOutcome, CallState};
 use crate::push::Position;
+use crate::store::End;
 
 /// The durable subscription of the assembler.
 pub const SUBSCRIPTION: &str = "yeta-gateway.calls";
@@ -73,6 +74,15 @@ pub enum CallsError {
     /// Closed because the gateway is shutting down.
     #[error("the calls are closed")]
     Closed,
+}
+
+impl From<CallsError> for End {
+    fn from(error: CallsError) -> Self {
+        match error {
+            CallsError::Closed => Self::Closed,
+            other => Self::Failed(other.to_string()),
+        }
+    }
 }
 
 /// Which calls to list. Within a list any value matches; between fields all must match; what is

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::failure::{End, Failure, mismatch, unavailable};
+use self::failure::{Failure, mismatch, unavailable};
 use super::archive::Archive;
 use super::fetch::VoiceServer;
 use super::metrics::{Kept, Purpose, VoiceMetrics};
@@ -29,7 +29,7 @@ use crate::push::EventId;
 use crate::store::subscriptions::{
     Backoff, Change, Delivery, Handed, Nack, Spec, SubscriptionError, Subscriptions, Window,
 };
-use crate::store::{Entry, NewEntry, NoteChange, Notes, PushLog, Survives};
+use crate::store::{End, Entry, NewEntry, NoteChange, Notes, PushLog, Survives};
 
 /// The durable subscription of the archivist.
 pub const SUBSCRIPTION: &str = "yeta-gateway.voice";

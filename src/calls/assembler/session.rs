@@ -10,10 +10,10 @@ use super::super::draft::{Deadlines, Draft};
 use super::super::projection::{Old, View, WriteRight};
 use super::super::stored::{CallKey, Index};
 use super::super::{SUBSCRIPTION, assemble, turbo_note};
-use super::{Assembler, End, PAUSE, SLICE};
+use super::{Assembler, PAUSE, SLICE};
 use crate::push::Position;
 use crate::store::subscriptions::Delivery;
-use crate::store::{AppendError, Appended, Entry, NewEntry};
+use crate::store::{AppendError, Appended, End, Entry, NewEntry};
 
 /// The assembler with its hold on the projection.
 pub(super) struct Session<'a> {

@@ -76,7 +76,7 @@ fn fates(submission: &Submission) -> Vec<Fate> {
             let refusal = KnownRefusal {
                 code: error.platform_code.clone(),
                 message: error.message.clone(),
-                is_rows_fault: split::is_a_rows_fault(&Code::parse(&error.platform_code)),
+                is_rows_fault: split::is_a_rows_fault(&Code::parse(&error.platform_code), rows),
             };
             vec![Fate::Refused(refusal); rows]
         }

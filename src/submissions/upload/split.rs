@@ -11,12 +11,13 @@ const LONGEST_WORDS: usize = 512;
 
 /// Whether a row of a batch may be what the platform's code is about.
 pub fn may_be_a_rows_fault(code: &Code) -> bool {
-    is_a_rows_fault(code) || may_be_the_uploads_fault(code)
+    *code == Code::BadPhoneNumber || may_be_the_uploads_fault(code)
 }
 
-/// Whether it can be about nothing else.
-pub fn is_a_rows_fault(code: &Code) -> bool {
-    *code == Code::BadPhoneNumber
+/// Whether the refusal of so many rows stays what it is: of a row alone, unless the amount may be to
+/// blame. Sent again, a row that was refused could end as unknown.
+pub fn is_a_rows_fault(code: &Code, rows: usize) -> bool {
+    rows == 1 && may_be_a_rows_fault(code) && *code != Code::TooManyRows
 }
 
 /// Whether what all rows of an upload share may be just as well: its columns, its size.

@@ -1,20 +1,9 @@
-//! Why a recording was not kept this time, and why a session of the archivist ended.
+//! Why a recording was not kept this time.
 
-use crate::calls::CallsError;
 use crate::proto::Voice;
-use crate::store::subscriptions::SubscriptionError;
-use crate::store::{AppendError, ReadError};
+use crate::store::End;
 use crate::voice::address::AddressError;
 use crate::voice::fetch::FetchError;
-
-/// Why a session ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum End {
-    #[error("the store is closed")]
-    Closed,
-    #[error("{0}")]
-    Failed(String),
-}
 
 /// Why a recording was not kept this time.
 #[derive(Debug, thiserror::Error)]
@@ -62,40 +51,4 @@ pub(super) fn mismatch(voice: &Voice, actual: u64) -> Option<Failure> {
 
 pub(super) fn unavailable(error: impl std::error::Error) -> Failure {
     Failure::Archive(error.to_string())
-}
-
-impl From<SubscriptionError> for End {
-    fn from(error: SubscriptionError) -> Self {
-        match error {
-            SubscriptionError::Closed | SubscriptionError::Log(ReadError::Closed) => Self::Closed,
-            other => Self::Failed(other.to_string()),
-        }
-    }
-}
-
-impl From<AppendError> for End {
-    fn from(error: AppendError) -> Self {
-        match error {
-            AppendError::Closed => Self::Closed,
-            AppendError::Unavailable(error) => Self::Failed(error),
-        }
-    }
-}
-
-impl From<ReadError> for End {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Closed => Self::Closed,
-            other => Self::Failed(other.to_string()),
-        }
-    }
-}
-
-impl From<CallsError> for End {
-    fn from(error: CallsError) -> Self {
-        match error {
-            CallsError::Closed => Self::Closed,
-            other => Self::Failed(other.to_string()),
-        }
-    }
 }
