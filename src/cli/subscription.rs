@@ -37,6 +37,7 @@ enum SubscriptionCommand {
         spec: SpecArgs,
     },
     /// Shows one subscription and how far it has come.
+    #[command(visible_alias = "get")]
     Show {
         /// Its name.
         name: String,
@@ -162,7 +163,7 @@ pub async fn run(args: SubscriptionArgs) -> anyhow::Result<()> {
         }
         SubscriptionCommand::Pause { name } => update(client, paused(name, true), json).await,
         SubscriptionCommand::Resume { name } => update(client, paused(name, false), json).await,
-        SubscriptionCommand::Delete { name } => delete(client, name).await,
+        SubscriptionCommand::Delete { name } => delete(client, name, json).await,
         SubscriptionCommand::Seek { name, start } => seek(client, name, &start, json).await,
         SubscriptionCommand::DeadLetters { name } => dead_letters(client, name, json).await,
         SubscriptionCommand::Redrive {
@@ -235,10 +236,15 @@ async fn update(mut client: Client, subscription: Subscription, json: bool) -> a
     show(&updated.map_err(refused)?.into_inner(), json)
 }
 
-async fn delete(mut client: Client, name: String) -> anyhow::Result<()> {
+async fn delete(mut client: Client, name: String, json: bool) -> anyhow::Result<()> {
     let request = DeleteSubscriptionRequest { name: name.clone() };
-    client.delete_subscription(request).await.map_err(refused)?;
-    anstream::println!("subscription {name} deleted");
+    let deleted = client.delete_subscription(request).await.map_err(refused)?;
+    if json {
+        let deleted = deleted.into_inner();
+        anstream::println!("{}", print::json("DeleteSubscriptionResponse", &deleted)?);
+    } else {
+        anstream::println!("subscription {name} deleted");
+    }
     Ok(())
 }
 

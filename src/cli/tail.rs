@@ -53,20 +53,26 @@ pub struct TailArgs {
     json: bool,
 }
 
-/// What a push can be.
+/// What a push can be; also by its name in events.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Kind {
     /// What is known of a call after its end.
+    #[value(aliases = ["call_record", "PUSH_KIND_CALL_RECORD"])]
     CallRecord,
     /// Where a recording lies.
+    #[value(alias = "PUSH_KIND_VOICE")]
     Voice,
     /// What was said.
+    #[value(alias = "PUSH_KIND_DIALOG")]
     Dialog,
     /// What fits nothing else.
+    #[value(alias = "PUSH_KIND_UNRECOGNIZED")]
     Unrecognized,
     /// A call put together.
+    #[value(alias = "PUSH_KIND_CALL")]
     Call,
     /// What became of a recording that the gateway was to keep.
+    #[value(aliases = ["voice_archived", "PUSH_KIND_VOICE_ARCHIVED"])]
     VoiceArchived,
 }
 
@@ -223,4 +229,21 @@ pub fn since(text: &str) -> anyhow::Result<SystemTime> {
     }
     let time: Timestamp = text.parse().context("neither a duration nor a time")?;
     Ok(time.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_also_known_by_its_name_in_events() {
+        for kind in Kind::value_variants() {
+            let of_events = PushKind::try_from(i32::from(*kind)).unwrap().as_str_name();
+            let short = of_events.trim_start_matches("PUSH_KIND_").to_lowercase();
+            for name in [of_events, &short] {
+                let read = Kind::from_str(name, false).map(i32::from);
+                assert_eq!(read, Ok(i32::from(*kind)), "{name}");
+            }
+        }
+    }
 }

@@ -14,12 +14,15 @@ use crate::push::Position;
 use crate::store::PushLog;
 use crate::store::subscriptions::{Info, SubscriptionError, Subscriptions};
 
-/// How often subscriptions are looked at.
-const EVERY: Duration = Duration::from_secs(10);
+/// How often subscriptions are looked at, and the most often where times are short.
+const SELDOM: Duration = Duration::from_secs(2);
+const OFTEN: Duration = Duration::from_millis(100);
+/// What takes its time is looked at so often meanwhile, so that nothing begins and ends unseen.
+const LOOKS: u32 = 20;
 /// What goes on is told again this often.
 const REMIND_AFTER: Duration = Duration::from_secs(600);
 /// Of what lies before a subscription, so much is looked at each time, until something matches.
-const LOOK_AT: usize = 256;
+const LOOK_AT: usize = 64;
 /// So many subscriptions are looked at in one go.
 const PAGE: usize = 256;
 /// Retention is about to overtake a subscription whose backlog makes up so much of what it keeps.
@@ -33,6 +36,15 @@ pub struct Limits {
     pub retention: Duration,
     /// How full the log is of what it may hold in bytes, from 0 to 1.
     pub fullness: Box<dyn Fn() -> f64 + Send + Sync>,
+}
+
+impl Limits {
+    /// How often to look: every two seconds, and more often where that would be too late to warn
+    /// of what retention is about to remove.
+    pub fn every(&self) -> Duration {
+        let shortest = self.retention.min(self.stuck_after);
+        (shortest / LOOKS).clamp(OFTEN, SELDOM)
+    }
 }
 
 /// Something that an operator should know of a subscription.
@@ -168,16 +180,23 @@ impl Watch {
         }
     }
 
-    /// Looks every ten seconds until told to end, and logs what it finds.
+    /// Looks now and then until told to end, and logs what it finds.
     pub async fn run(mut self, end: CancellationToken) {
-        let mut ticks = interval(EVERY);
+        let mut has_failed = false;
+        let mut ticks = interval(self.limits.every());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = end.cancelled() => return,
                 _ = ticks.tick() => match self.look(SystemTime::now()).await {
-                    Ok(findings) => findings.iter().for_each(Finding::log),
-                    Err(error) => tracing::warn!(%error, "subscriptions cannot be looked at"),
+                    Ok(findings) => {
+                        has_failed = false;
+                        findings.iter().for_each(Finding::log);
+                    }
+                    Err(error) if !std::mem::replace(&mut has_failed, true) => {
+                        tracing::warn!(%error, "subscriptions cannot be looked at");
+                    }
+                    Err(_) => {}
                 },
             }
         }

@@ -6,7 +6,10 @@ import pytest
 
 from processes import http, until
 
-SERVICES = {"yeta.v1.ConfigService", "yeta.v1.OutboundService", "yeta.v1.PushService"}
+SERVICES = {
+    f"yeta.v1.{name}Service"
+    for name in ("Config", "Outbound", "Push", "Subscription", "Call", "Voice")
+}
 
 
 def test_reflection_names_every_service(client):

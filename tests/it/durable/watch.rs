@@ -197,6 +197,22 @@ async fn retention_is_warned_of_before_it_overtakes_and_what_is_lost_is_counted(
     assert_eq!(watched.look_after(1).await, []);
 }
 
+#[test]
+fn looks_are_as_frequent_as_the_shortest_time_needs() {
+    let every = |stuck_after, retention| {
+        let limits = Limits {
+            stuck_after: Duration::from_secs(stuck_after),
+            retention: Duration::from_secs(retention),
+            fullness: Box::new(|| 0.0),
+        };
+        limits.every()
+    };
+    assert_eq!(every(300, 7 * 24 * 3600), Duration::from_secs(2));
+    assert_eq!(every(300, 10), Duration::from_millis(500));
+    assert_eq!(every(20, 3600), Duration::from_secs(1));
+    assert_eq!(every(300, 1), Duration::from_millis(100));
+}
+
 #[tokio::test]
 async fn a_backlog_that_fills_a_log_of_bounded_size_is_warned_of() {
     let mut watched = Watched::start().await;
