@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 /// Identifies an event by its content.
 ///
 /// The same account, module and JSON value give the same id, whenever and by whichever way they
-/// arrive; anything that differs in content gives another one. It is the first half of a SHA-256.
+/// arrive; anything that differs in content gives another one. A module's scope ("|AppX") is no part
+/// of it: whoever makes an id leaves it out. It is the first half of a SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId([u8; Self::LEN]);
 
@@ -214,6 +215,12 @@ mod tests {
                 Err(CursorError::Malformed(_))
             ));
         }
+    }
+
+    #[test]
+    fn an_id_is_the_same_in_every_version_of_the_gateway() {
+        let id = EventId::of_json("default", "receiveVoice", r#"{"call_uuid":"c"}"#);
+        assert_eq!(id.to_string(), "98abf4019949f31a9996dc15c19a701c");
     }
 
     #[test]

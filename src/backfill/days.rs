@@ -23,6 +23,11 @@ pub fn today(now: SystemTime) -> Date {
     timestamp(now).to_zoned(china()).date()
 }
 
+/// The time of day in China.
+pub fn time_of_day(now: SystemTime) -> Time {
+    timestamp(now).to_zoned(china()).time()
+}
+
 /// The day in China of a time in milliseconds since 1970.
 pub fn of_ms(ms: u64) -> Option<Date> {
     let at = Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
@@ -54,8 +59,7 @@ pub fn is_settled(day: Date, now: SystemTime) -> bool {
 /// How long it is until a time of day comes in China.
 pub fn until(at: Time, now: SystemTime) -> Duration {
     const DAY: Duration = Duration::from_hours(24);
-    let present = timestamp(now).to_zoned(china()).time();
-    let since = (present - at).to_duration(jiff::SpanRelativeTo::days_are_24_hours());
+    let since = (time_of_day(now) - at).to_duration(jiff::SpanRelativeTo::days_are_24_hours());
     let since = since.unwrap_or_default();
     match Duration::try_from(since) {
         Ok(since) => DAY.saturating_sub(since),

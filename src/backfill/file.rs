@@ -57,6 +57,9 @@ pub enum FileError {
     /// It could not be read from the disk.
     #[error("the file cannot be read: {0}")]
     Io(String),
+    /// Its reader panicked.
+    #[error("reading it failed for a fault of the gateway's own")]
+    Panic,
 }
 
 /// A file so small may unpack to so much, whatever the ratio.
@@ -66,10 +69,14 @@ const DIRECTORY_BYTES: u64 = 8 << 20;
 const BUFFER: usize = 64 << 10;
 /// Where a zip's end can begin: before the longest comment, and a little more.
 const TAIL: u64 = 128 << 10;
+/// The record that ends a zip.
+const END: &[u8] = b"PK\x05\x06";
 /// Announces the directory of a zip beyond 4 GiB or 65,535 files, which are beyond bounds anyway.
 const ZIP64: &[u8] = b"PK\x06\x07";
+/// So many bytes before the end's record; elsewhere these bytes mean nothing.
+const ZIP64_BEFORE_END: usize = 20;
 /// What a zip begins with: a file, or the end of its directory where it holds none.
-const ZIP: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
+const ZIP: [&[u8]; 2] = [b"PK\x03\x04", END];
 
 /// Hands each line of a file to `take`, until that wants no more. What can be read of a damaged
 /// zip is, before the error is told.
@@ -192,10 +199,18 @@ fn refuse_zip64(file: &mut File) -> Result<u64, FileError> {
     let mut tail = Vec::new();
     file.take(TAIL).read_to_end(&mut tail).map_err(io)?;
     file.rewind().map_err(io)?;
-    if tail.windows(ZIP64.len()).any(|window| window == ZIP64) {
+    if announces_zip64(&tail) {
         return Err(FileError::BadZip("zip64 is not read".to_owned()));
     }
     Ok(length)
+}
+
+/// Whether an end's record has an announcement right before it. Each record counts that looks like
+/// an end, as the library goes on to the next where the last turns out to be none.
+fn announces_zip64(tail: &[u8]) -> bool {
+    let begins = |at: usize, with: &[u8]| tail.get(at..).is_some_and(|it| it.starts_with(with));
+    let is_announced = |end| begins(end - ZIP64_BEFORE_END, ZIP64);
+    (ZIP64_BEFORE_END..tail.len()).any(|at| begins(at, END) && is_announced(at))
 }
 
 /// How many bytes may yet be read.

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::civil::Date;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use super::file::{self, Limits};
+use super::file::{self, FileError, Limits};
 use super::lines::Line;
 use super::record::Record;
 use super::{BackfillError, Progress, days};
@@ -23,7 +24,6 @@ pub(super) struct Intake {
     pub row_keys: Arc<RowKeys>,
     pub voice_base_url: String,
     pub limits: Limits,
-    pub retention: Duration,
 }
 
 /// Lines are taken in batches: so many, or so many bytes.
@@ -34,12 +34,10 @@ const RETRIES_TAKE: u64 = 10 * 60 * 1000;
 
 /// Which lines may be of events that retention has removed.
 ///
-/// The log knows what it holds, and not what it held once. So a line is left out when it is older
-/// than `retention`, as the log keeps nothing so old; and when it was read before, and is older
-/// than everything that the log holds: then it was in the log.
+/// The log knows what it holds, and not what it held once. So a line is left out when it was read
+/// before, and is older than everything that the log holds: then it was in the log. However old a
+/// line is that was never read, it is taken: it is a push that nobody got.
 pub(super) struct Horizon {
-    /// Lines given up before are older than retention.
-    retention_ms: u64,
     /// Lines given up before are older than what the log holds; 0: nothing was ever removed.
     held_ms: u64,
     covered: Covered,
@@ -62,7 +60,7 @@ impl Horizon {
             Covered::Day(covered) => *covered,
             Covered::Days(days) => days::of_ms(ms).is_some_and(|day| days.contains(&day)),
         };
-        ms < self.retention_ms || (ms < self.held_ms && is_covered())
+        ms < self.held_ms && is_covered()
     }
 }
 
@@ -75,7 +73,6 @@ impl Intake {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let now_ms = ms(now.duration_since(UNIX_EPOCH).unwrap_or_default());
         Ok(Horizon {
-            retention_ms: now_ms.saturating_sub(ms(self.retention)),
             held_ms: self.held_since(now_ms).await?,
             covered,
         })
@@ -125,10 +122,7 @@ impl Intake {
                 .await?;
             tell(&progress);
         }
-        match reading.await {
-            Ok(read) => read?,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+        ended(reading).await?;
         Ok(progress)
     }
 
@@ -183,6 +177,21 @@ impl Intake {
     }
 }
 
+/// How a file's reading ended. A panic is a failure of this file alone: the others, and the days to
+/// come, are read all the same.
+async fn ended(reading: JoinHandle<Result<(), BackfillError>>) -> Result<(), BackfillError> {
+    match reading.await {
+        Ok(read) => read,
+        Err(error) if error.is_panic() => {
+            // Without its message, which may quote a push.
+            tracing::error!("the reader of failed-push files panicked");
+            Err(FileError::Panic.into())
+        }
+        // The process ends.
+        Err(_cancelled) => Err(BackfillError::Closed),
+    }
+}
+
 /// Hands on a file's lines in batches, until nobody waits for them.
 fn read(
     file: File,
@@ -209,4 +218,17 @@ fn read(
         let _ = batches.blocking_send(batch);
     }
     Ok(end?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_panics_fails_its_file_alone_and_quotes_nothing() {
+        let reading = tokio::task::spawn_blocking(|| panic!("13000000001"));
+        let failed = ended(reading).await.unwrap_err();
+        assert!(matches!(failed, BackfillError::File(FileError::Panic)));
+        assert!(!failed.to_string().contains("13000000001"), "{failed}");
+    }
 }

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::civil::{Date, Time};
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::coverage::Coverage;
@@ -44,8 +44,6 @@ pub struct Options {
     pub at: Time,
     /// Where files lie while they are read; they have no names there.
     pub folder: PathBuf,
-    /// How long the log keeps what it is given.
-    pub retention: Duration,
     /// What relative addresses of recordings are relative to.
     pub voice_base_url: String,
     /// Bounds of a file.
@@ -73,7 +71,7 @@ pub struct Progress {
     pub already_held: u64,
     /// Lines that are no failed pushes in the documented form.
     pub unreadable: u64,
-    /// Lines left out because they are older than what the log retains.
+    /// Lines left out because they were read before, and are older than what the log holds.
     pub outdated: u64,
 }
 
@@ -178,7 +176,6 @@ impl Backfill {
                     row_keys,
                     voice_base_url: options.voice_base_url.clone(),
                     limits: options.limits,
-                    retention: options.retention,
                 },
                 options,
                 metrics,
@@ -214,13 +211,15 @@ impl Backfill {
         Ok(listed)
     }
 
-    /// Takes the right to read files of an account, if nobody has it.
-    pub fn turn(&self, account: &str) -> Result<Turn, BackfillError> {
+    /// Takes the right to read files of an account as soon as nobody has it, if that is by
+    /// `deadline`. The gateway
+    /// itself has it at its start, for as long as the platform takes to answer.
+    pub async fn turn_by(&self, account: &str, deadline: Instant) -> Result<Turn, BackfillError> {
         let turn = self.shared.turn_of(account)?;
-        let held = turn.try_lock_owned().map_err(|_| BackfillError::Running)?;
+        let held = timeout_at(deadline, turn.lock_owned()).await;
         Ok(Turn {
             account: account.to_owned(),
-            _held: held,
+            _held: held.map_err(|_| BackfillError::Running)?,
         })
     }
 

@@ -13,7 +13,8 @@ pub struct Record {
     pub module: String,
     /// The push, byte for byte; the whole line where that is no such record.
     pub body: Bytes,
-    /// When the platform gave the push up, in milliseconds since 1970.
+    /// When the platform gave the push up, in milliseconds since 1970; `None`: it does not say, or
+    /// in another unit.
     pub given_up_ms: Option<u64>,
     /// Whether the line is what such lines are documented to be.
     pub is_record: bool,
@@ -63,9 +64,14 @@ impl Record {
     }
 }
 
+/// No push is so old: a smaller number is no milliseconds (this is in 2001). A push must not count
+/// as outdated for it.
+const EARLIEST_MS: u64 = 1_000_000_000_000;
+
 /// A number, or one in a string.
 fn milliseconds(value: &RawValue) -> Option<u64> {
-    value.get().trim_matches('"').trim().parse().ok()
+    let ms = value.get().trim_matches('"').trim().parse().ok();
+    ms.filter(|ms| *ms >= EARLIEST_MS)
 }
 
 #[cfg(test)]
@@ -91,9 +97,10 @@ mod tests {
 
     #[test]
     fn a_push_inside_of_a_string_is_taken_out() {
-        let record = read(r#"{"data":"{\"a\":\"\\u4f60\"}","module":"m","timestamp":"12"}"#);
+        let record =
+            read(r#"{"data":"{\"a\":\"\\u4f60\"}","module":"m","timestamp":"1543935214693"}"#);
         assert_eq!(record.body, r#"{"a":"\u4f60"}"#);
-        assert_eq!(record.given_up_ms, Some(12));
+        assert_eq!(record.given_up_ms, Some(1_543_935_214_693));
     }
 
     #[test]
@@ -114,8 +121,23 @@ mod tests {
             assert!(!record.is_record, "{line}");
             assert_eq!((&*record.module, &*record.body), ("", line.as_bytes()));
         }
-        let timeless = read(r#"{"data":{},"module":"m","timestamp":null}"#);
-        assert!(timeless.is_record && timeless.given_up_ms.is_none());
+    }
+
+    #[test]
+    fn a_time_that_is_none_in_milliseconds_is_not_known() {
+        for timeless in [
+            r#"{"data":{},"module":"m"}"#,
+            r#"{"data":{},"module":"m","timestamp":null}"#,
+            r#"{"data":{},"module":"m","timestamp":0}"#,
+            r#"{"data":{},"module":"m","timestamp":1543935214}"#,
+            r#"{"data":{},"module":"m","timestamp":"2018-12-04"}"#,
+        ] {
+            let record = read(timeless);
+            assert!(
+                record.is_record && record.given_up_ms.is_none(),
+                "{timeless}"
+            );
+        }
     }
 
     proptest! {

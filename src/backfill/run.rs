@@ -67,8 +67,9 @@ impl<'a> Job<'a> {
         outcome.error.map_or(Ok(()), Err)
     }
 
-    /// Reads the files that were not read yet, of the days that are not covered.
-    pub async fn missing(&self) -> Result<Outcome, BackfillError> {
+    /// Reads the files that were not read yet, of the days that are not covered, and of all days
+    /// from `again_from` on.
+    pub async fn missing(&self, again_from: Option<Date>) -> Result<Outcome, BackfillError> {
         let kept = days::kept((self.shared.options.clock)());
         if let Some(oldest) = kept.first() {
             for day in self.coverage.forget_before(*oldest).await? {
@@ -86,6 +87,8 @@ impl<'a> Job<'a> {
             if !day.covered {
                 // From now on it is known to be open, should nothing ever come of it.
                 self.coverage.put(date, &day).await?;
+                open.push(date);
+            } else if again_from.is_some_and(|first| first <= date) {
                 open.push(date);
             }
         }
@@ -155,6 +158,10 @@ impl<'a> Job<'a> {
             day.read_again();
         } else {
             urls.retain(|url| !day.read.contains(&name(url)));
+            if !urls.is_empty() && std::mem::take(&mut day.covered) {
+                // Should one of them not be read now, it is tried again like any other.
+                self.coverage.put(date, &day).await?;
+            }
         }
         let count = u32::try_from(urls.len()).unwrap_or(u32::MAX);
         self.progress

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::civil::Date;
 use rand::RngExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -32,7 +33,12 @@ impl Backfill {
 
     /// Covers an account's days that are not covered yet, as the gateway does by itself.
     pub async fn catch_up(&self, account: &str) -> Result<Progress, BackfillError> {
-        self.shared.catch_up(account).await
+        self.shared.catch_up(account, None).await
+    }
+
+    /// The same, and reads files that are new of days from `first` on, although these are covered.
+    pub async fn look_again(&self, account: &str, first: Date) -> Result<Progress, BackfillError> {
+        self.shared.catch_up(account, Some(first)).await
     }
 }
 
@@ -40,7 +46,7 @@ impl Shared {
     async fn keep_covering(&self, account: &str) {
         let mut failures = 0;
         loop {
-            let done = self.catch_up(account).await;
+            let done = self.catch_up(account, None).await;
             let wait = match done {
                 Ok(_) => {
                     failures = 0;
@@ -56,13 +62,17 @@ impl Shared {
         }
     }
 
-    async fn catch_up(&self, account: &str) -> Result<Progress, BackfillError> {
+    async fn catch_up(
+        &self,
+        account: &str,
+        again_from: Option<Date>,
+    ) -> Result<Progress, BackfillError> {
         let _turn = self.turn_of(account)?.lock_owned().await;
         // Never closed, so that an error cannot be; what is asked for is done either way.
         let _place = self.places.acquire().await;
         let progress = watch::Sender::new(Progress::default());
         let job = Job::new(self, account, &progress);
-        let outcome = match job.missing().await {
+        let outcome = match job.missing(again_from).await {
             Ok(outcome) => outcome,
             Err(error) => {
                 let told = error.for_log();

@@ -140,7 +140,7 @@ fn rows(sum: &BackfillPushesResponse) -> Vec<[String; 2]> {
     rows.push(row("added", sum.added));
     rows.push(row("held already", sum.already_held));
     rows.push(row("unreadable", sum.unreadable));
-    rows.push(row("older than retention", sum.outdated));
+    rows.push(row("removed before", sum.outdated));
     rows
 }
 

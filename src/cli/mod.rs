@@ -18,6 +18,7 @@ mod task;
 mod voice;
 
 use std::process::{ExitCode, Termination};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -44,6 +45,10 @@ enum Command {
     Backfill(backfill::BackfillArgs),
     Voice(voice::VoiceArgs),
 }
+
+/// At the end, so long is waited for what blocks a thread. What is worth waiting for has ended by
+/// then; a name that is being looked up cannot be told to, and can take half a minute.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
@@ -75,9 +80,10 @@ pub fn main() -> ExitCode {
 fn run<T: Termination>(
     command: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<ExitCode> {
-    let result = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?
-        .block_on(command);
+        .build()?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_timeout(LAST_WAIT);
     result.map(Termination::report)
 }

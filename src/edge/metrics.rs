@@ -8,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::reading::unscoped;
+
 /// What became of a POST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum PushResult {
@@ -78,12 +80,12 @@ impl EdgeMetrics {
 
 /// Module names are free text from outside; as labels only the documented ones are told apart.
 fn label(module: &str) -> &'static str {
-    match module.split('|').next() {
-        Some("receiveCallRecord") => "receiveCallRecord",
-        Some("receiveVoice") => "receiveVoice",
-        Some("receiveDialog") => "receiveDialog",
-        Some("getDialogContext") => "getDialogContext",
-        Some("analyzeSemantics") => "analyzeSemantics",
+    match unscoped(module) {
+        "receiveCallRecord" => "receiveCallRecord",
+        "receiveVoice" => "receiveVoice",
+        "receiveDialog" => "receiveDialog",
+        "getDialogContext" => "getDialogContext",
+        "analyzeSemantics" => "analyzeSemantics",
         _ => "other",
     }
 }

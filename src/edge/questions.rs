@@ -1,6 +1,8 @@
 //! What the platform asks while somebody is on the line. These are no pushes: nothing is stored,
 //! and there is always an answer.
 
+use std::borrow::Cow;
+
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -8,6 +10,7 @@ use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout_at;
 
 use super::payloads;
+use super::reading::unscoped;
 use crate::lenient::Fields;
 use crate::proto::analyze_semantics_request::Context;
 use crate::proto::{AnalyzeSemanticsRequest, GetDialogContextRequest};
@@ -28,7 +31,7 @@ pub enum Question {
 impl Question {
     /// The question that a module is; scoped like any other: "getDialogContext|AppX".
     pub fn of(module: &str) -> Option<Self> {
-        match module.split('|').next()? {
+        match unscoped(module) {
             "getDialogContext" => Some(Self::DialogContext),
             "analyzeSemantics" => Some(Self::Semantics),
             _ => None,
@@ -63,14 +66,19 @@ impl Question {
 }
 
 /// The members of a body that is an object; none of any other.
-fn members(body: &[u8]) -> Fields<'_> {
-    let text = std::str::from_utf8(body).unwrap_or_default();
+fn members(text: &str) -> Fields<'_> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     Fields::parse(text).unwrap_or_default()
 }
 
+/// A body's text. Bytes that are none cost their own field its letters, and the others nothing.
+fn text(body: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(body)
+}
+
 fn dialog_context(account: &str, body: &Bytes) -> GetDialogContextRequest {
-    let mut fields = members(body);
+    let text = text(body);
+    let mut fields = members(&text);
     GetDialogContextRequest {
         account: account.to_owned(),
         business_id: fields.text("business_id"),
@@ -82,7 +90,8 @@ fn dialog_context(account: &str, body: &Bytes) -> GetDialogContextRequest {
 }
 
 fn semantics(account: &str, body: &Bytes) -> AnalyzeSemanticsRequest {
-    let mut fields = members(body);
+    let text = text(body);
+    let mut fields = members(&text);
     let context = match fields.structure("context") {
         Some(map) => Some(Context::ContextMap(map)),
         None => Some(fields.text("context"))
@@ -125,6 +134,16 @@ mod tests {
         assert_eq!((&*question.robot_id, &*question.app_id), ("", "3"));
         let extra = question.extra_fields.unwrap();
         assert_eq!(extra.fields["vip"].kind, Some(Kind::BoolValue(true)));
+    }
+
+    #[test]
+    fn a_field_in_another_encoding_takes_no_other_with_it() {
+        // 张三 in GBK, as an old telephone exchange sends it.
+        let body = b"{\"call_relation_id\":\"1111\",\"name\":\"\xd5\xc5\xc8\xfd\"}";
+        let question = dialog_context("a", &Bytes::from_static(body));
+        assert_eq!(question.call_relation_id, "1111");
+        let body = b"{\"code\":\"f\",\"reply\":\"\xd5\xc5\"}";
+        assert_eq!(semantics("a", &Bytes::from_static(body)).code, "f");
     }
 
     #[test]

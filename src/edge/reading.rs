@@ -13,12 +13,12 @@ use crate::proto::{PushEvent, PushKind, PushOrigin, UnrecognizedPush};
 use crate::push::EventId;
 use crate::store::NewEntry;
 
-/// What is known of a POST besides its body.
+/// What is known of a push besides its body.
 #[derive(Clone, Copy, Debug)]
 pub struct Received<'a> {
     /// The account whose secret the address held.
     pub account: &'a str,
-    /// The module named in the address.
+    /// The module as the address named it, or the line of a failed-push file.
     pub module: &'a str,
     /// The Content-Type header, if there was one.
     pub content_type: Option<&'a str>,
@@ -62,13 +62,32 @@ pub fn read(received: &Received<'_>, body: &Bytes) -> Vec<Push> {
     }
 }
 
+/// A module without its scope. The vendor's console lets one be scoped, "receiveDialog|AppX", so
+/// that pushes of an application go to an address of their own.
+pub(super) fn unscoped(module: &str) -> &str {
+    match module.split_once('|') {
+        Some((name, _scope)) if !name.is_empty() => name,
+        Some(_) | None => module,
+    }
+}
+
 impl Received<'_> {
+    /// The module by which content is identified. A scope says where a push was to go, and nothing
+    /// of the push; whether failed-push files repeat it is not documented.
+    fn module_of_id(&self) -> &str {
+        match unscoped(self.module) {
+            name @ ("receiveCallRecord" | "receiveVoice" | "receiveDialog") => name,
+            // What it means there is not known.
+            _ => self.module,
+        }
+    }
+
     /// Reads one push; `raw` is what came, `text` the same without a byte order mark.
     fn read_one(&self, raw: Bytes, text: &str) -> Push {
         let Some(json) = Json::parse(text) else {
             return self.unrecognized(raw, None, "not JSON");
         };
-        let id = EventId::of_json(self.account, self.module, &json.canonical());
+        let id = EventId::of_json(self.account, self.module_of_id(), &json.canonical());
         let Json::Object(members) = json else {
             return self.unrecognized(raw, Some(id), "not a JSON object");
         };
@@ -91,9 +110,7 @@ impl Received<'_> {
     /// Reads what the module is documented to push, or says why that is not what came.
     fn payload(&self, fields: &mut Fields<'_>) -> Result<(PushKind, Payload), &'static str> {
         const NOTHING: &str = "none of the module's documented fields";
-        // The vendor's console lets a module be scoped: "receiveDialog|AppX".
-        let module = self.module.split('|').next().unwrap_or_default();
-        match module {
+        match unscoped(self.module) {
             "receiveCallRecord" => {
                 let record = payloads::call_record(fields).ok_or(NOTHING)?;
                 Ok((PushKind::CallRecord, Payload::CallRecord(record)))
@@ -111,7 +128,7 @@ impl Received<'_> {
     }
 
     fn unrecognized(&self, raw: Bytes, id: Option<EventId>, reason: &str) -> Push {
-        let id = id.unwrap_or_else(|| EventId::of_raw(self.account, self.module, &raw));
+        let id = id.unwrap_or_else(|| EventId::of_raw(self.account, self.module_of_id(), &raw));
         let payload = Payload::Unrecognized(self.unrecognized_payload(&raw, reason));
         self.entry(
             id,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{Stream, stream};
 use jiff::civil::Date;
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -15,7 +15,7 @@ use super::auth::Clients;
 use super::validate::{self, Validate, Violations};
 use super::{deadline, status};
 use crate::backfill::file::FileError;
-use crate::backfill::{Backfill, BackfillError, Progress, Run, days};
+use crate::backfill::{Backfill, BackfillError, Progress, Run, Turn, days};
 use crate::config::Permission;
 use crate::proto::{
     BackfillFileRequest, BackfillFileResponse, BackfillPushesRequest, BackfillPushesResponse,
@@ -28,6 +28,8 @@ pub(super) type FileAdded = Told<BackfillFileResponse>;
 
 /// A caller that sends no more of its file for so long is given up: it keeps others waiting.
 const LONGEST_SILENCE: Duration = Duration::from_secs(30);
+/// So long a caller waits at most for the end of what is being read already.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What the platform lists for a day.
 pub(super) async fn list(
@@ -47,17 +49,33 @@ pub(super) async fn list(
     Ok(Response::new(listed))
 }
 
+/// Waits for the right to read files of an account.
+async fn turn(
+    backfill: &Backfill,
+    account: &str,
+    deadline: Option<Instant>,
+    drain: &CancellationToken,
+) -> Result<Turn, Status> {
+    let latest = Instant::now() + LONGEST_WAIT;
+    let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
+    tokio::select! {
+        turn = backfill.turn_by(account, deadline) => Ok(turn?),
+        () = drain.cancelled() => Err(status::draining()),
+    }
+}
+
 /// Fetches the files of some days.
-pub(super) fn days(
+pub(super) async fn days(
     backfill: &Backfill,
     clients: &Clients,
     drain: CancellationToken,
-    request: &Request<BackfillPushesRequest>,
+    request: Request<BackfillPushesRequest>,
 ) -> Result<Response<Added>, Status> {
+    let deadline = deadline::of(request.metadata());
     let caller = clients.authorize(request.metadata(), Permission::Admin)?;
     let account = clients.account(&caller, request.metadata())?;
     let days = chosen(request.get_ref(), &days::kept(backfill.now()))?;
-    let turn = backfill.turn(account)?;
+    let turn = turn(backfill, account, deadline, &drain).await?;
     let (client, first, last) = (caller.name(), days.first(), days.last());
     tracing::info!(client, account, ?first, ?last, "a backfill was asked for");
     let run = backfill.days(turn, days);
@@ -71,9 +89,10 @@ pub(super) async fn file(
     drain: CancellationToken,
     request: Request<Streaming<BackfillFileRequest>>,
 ) -> Result<Response<FileAdded>, Status> {
+    let deadline = deadline::of(request.metadata());
     let caller = clients.authorize(request.metadata(), Permission::Admin)?;
     let account = clients.account(&caller, request.metadata())?;
-    let turn = backfill.turn(account)?;
+    let turn = turn(backfill, account, deadline, &drain).await?;
     let client = caller.name();
     tracing::info!(client, account, "a backfill from a file was asked for");
     let mut spool = backfill.spool().await?;

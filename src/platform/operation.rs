@@ -502,8 +502,11 @@ impl Operation for ListFailedPushFilesRequest {
     }
 
     fn read(result: &mut Fields<'_>) -> ListFailedPushFilesResponse {
-        let urls = result.texts("url").into_iter();
-        let files = urls.filter(|url| !url.is_empty());
+        let mut urls = result.texts("url");
+        // A list in another form is shown as it is, and not as none: nothing can be fetched from
+        // there, which is told.
+        urls.push(result.text_or_json("url"));
+        let files = urls.into_iter().filter(|url| !url.is_empty());
         ListFailedPushFilesResponse {
             files: files
                 .map(|url| FailedPushFile {

@@ -4,5 +4,5 @@ mod coverage;
 mod files;
 mod gateways;
 mod kill;
-mod platform;
+pub mod platform;
 pub mod world;

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use serde_json::json;
+use tokio::net::unix::pipe;
 use tonic::Code;
 use tonic::transport::Endpoint;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -177,4 +178,28 @@ async fn a_taken_port_is_named_with_its_setting() {
             "{output}"
         );
     }
+}
+
+/// The C library of such systems looks up names without dots in a file that the environment names.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[tokio::test]
+async fn a_name_that_is_being_looked_up_does_not_keep_a_gateway_from_ending() {
+    let folder = tempfile::tempdir().unwrap();
+    let aliases = folder.path().join("aliases");
+    let made = std::process::Command::new("mkfifo").arg(&aliases).status();
+    assert!(made.unwrap().success());
+    let more = "dialog_context.endpoint = 'http://provider:50051'";
+    Process::configure(folder.path(), more);
+    let mut command = Process::command(folder.path());
+    command.env("HOSTALIASES", &aliases);
+    let gateway = Process::spawn(command).await;
+    // Opened once the lookup has opened it, which then waits for a line that never comes.
+    let _held = eventually("the name to be looked up", async || {
+        pipe::OpenOptions::new().open_sender(&aliases).ok()
+    })
+    .await;
+    gateway.terminate();
+    let (status, output) = gateway.ended().await;
+    assert!(status.success(), "{output}");
+    assert!(output.contains("stopped"), "{output}");
 }

@@ -172,11 +172,29 @@ fn zips_within_zips_and_zip64_are_not_looked_into() {
     assert_eq!(read, [r#"{"b":2}"#]);
     let mut huge = inner;
     let end_record = huge.len() - 22;
-    huge.splice(end_record..end_record, ZIP64.iter().copied());
-    assert!(matches!(
-        lines(&huge, &limits()).1,
-        Err(FileError::BadZip(_))
-    ));
+    let announced = [ZIP64, &[0; ZIP64_BEFORE_END - 4]].concat();
+    huge.splice(end_record..end_record, announced);
+    let refused = Err(FileError::BadZip("zip64 is not read".to_owned()));
+    assert_eq!(lines(&huge, &limits()).1, refused);
+    // Also where something that looks like another end stands behind.
+    let comment = u16::try_from(END.len()).unwrap().to_le_bytes();
+    let at = huge.len() - 2;
+    huge.splice(at.., [&comment, END].concat());
+    assert_eq!(lines(&huge, &limits()).1, refused);
+}
+
+#[test]
+fn bytes_that_would_announce_zip64_elsewhere_mean_nothing() {
+    let name = format!("a{}b", str::from_utf8(ZIP64).unwrap());
+    let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let mut zip = ZipWriter::new(io::Cursor::new(Vec::new()));
+    zip.start_file(&name, stored).unwrap();
+    let line = format!("{{\"{name}\":1}}");
+    zip.write_all(line.as_bytes()).unwrap();
+    zip.set_comment(name.clone()).unwrap();
+    let zip = zip.finish().unwrap().into_inner();
+    assert!(zip.windows(ZIP64.len()).filter(|it| it == &ZIP64).count() >= 4);
+    assert_eq!(lines(&zip, &limits()), (vec![line], Ok(())));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use yeta_gateway::backfill::file::{FileError, Limits};
 use yeta_gateway::backfill::{BackfillError, Progress};
@@ -9,7 +10,7 @@ use yeta_gateway::platform::DownloadError;
 
 use super::platform::{File, line, zipped};
 use super::world::{DAY, HOUR, World, YESTERDAY, ended};
-use crate::support::{eventually, record};
+use crate::support::{PATIENCE, eventually, record};
 
 /// A zip with one record of each of these calls.
 fn calls(world: &World, calls: &[&str]) -> File {
@@ -120,6 +121,18 @@ async fn a_day_with_a_file_that_fails_stays_open_and_the_rest_of_it_is_read_once
 }
 
 #[tokio::test]
+async fn a_list_in_another_form_is_not_taken_for_an_empty_one() {
+    let world = World::start().await;
+    let odd = serde_json::json!({ "path": "a.zip" });
+    world.platform.list_oddly(YESTERDAY, odd);
+    let failed = world.catch_up().await.unwrap_err();
+    assert!(matches!(failed, BackfillError::Download(_)), "{failed}");
+    world.platform.asked();
+    world.catch_up().await.unwrap_err();
+    assert!(world.platform.asked().contains(&YESTERDAY.to_owned()));
+}
+
+#[tokio::test]
 async fn a_day_asked_for_is_read_again_and_nothing_is_added_twice() {
     let world = World::start().await;
     world
@@ -127,7 +140,7 @@ async fn a_day_asked_for_is_read_again_and_nothing_is_added_twice() {
         .add("2026-11-18", "a.zip", calls(&world, &["a", "b"]));
     world.catch_up().await.unwrap();
     let days = vec!["2026-11-18".parse().unwrap()];
-    let turn = world.backfill.turn("default").unwrap();
+    let turn = world.turn("default").await.unwrap();
     let (sum, end) = ended(world.backfill.days(turn, days)).await;
     end.unwrap();
     assert_eq!(sum, read(1, 2, 0));
@@ -140,9 +153,9 @@ async fn accounts_have_days_and_turns_of_their_own() {
     world
         .platform
         .add(YESTERDAY, "a.zip", calls(&world, &["a"]));
-    let turn = world.backfill.turn("default").unwrap();
+    let turn = world.turn("default").await.unwrap();
     assert!(matches!(
-        world.backfill.turn("default"),
+        world.turn("default").await,
         Err(BackfillError::Running)
     ));
     // The other account waits for nobody.
@@ -161,23 +174,54 @@ async fn accounts_have_days_and_turns_of_their_own() {
         .map(|it| it.account)
         .collect();
     assert_eq!(accounts, ["second", "default"]);
-    assert!(world.backfill.turn("nobody").is_err());
+    assert!(world.turn("nobody").await.is_err());
+}
+
+#[tokio::test]
+async fn who_asks_while_files_are_read_has_the_next_turn() {
+    let world = World::start().await;
+    let held = world.turn("default").await.unwrap();
+    let refused = world.backfill.turn_by("default", Instant::now()).await;
+    assert!(matches!(refused, Err(BackfillError::Running)));
+    let waiting = tokio::spawn({
+        let backfill = world.backfill.clone();
+        let deadline = Instant::now() + PATIENCE;
+        async move { backfill.turn_by("default", deadline).await.map(drop) }
+    });
+    drop(held);
+    waiting.await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn a_backfill_that_nobody_follows_ends_and_frees_its_account() {
     let world = World::start().await;
     world.platform.add(YESTERDAY, "never.zip", File::Never);
-    let turn = world.backfill.turn("default").unwrap();
+    let turn = world.turn("default").await.unwrap();
     let mut run = world.backfill.days(turn, vec![YESTERDAY.parse().unwrap()]);
     assert_eq!(run.next().await.unwrap().unwrap().files_total, 1);
-    let taken = world.backfill.turn("default");
+    let taken = world.turn("default").await;
     assert!(matches!(taken, Err(BackfillError::Running)));
     drop(run);
     eventually("the account's turn", async || {
-        world.backfill.turn("default").ok()
+        world.turn("default").await.ok()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_push_is_taken_whatever_its_line_says_of_when_it_was_given_up() {
+    let world = World::with(Duration::from_hours(7 * 24), Limits::default()).await;
+    // Beyond retention by a little, as on the oldest day, and the time of the vendor's sample.
+    let times = [world.ago(7 * DAY + 1), 1_543_935_214_693];
+    let lines = times.map(|at| line("receiveCallRecord", &record(&at.to_string()), at));
+    let file = File::Bytes(zipped(&[("a", &lines.concat())]));
+    world.platform.add("2026-11-14", "a.zip", file);
+    assert_eq!(world.catch_up().await.unwrap(), read(1, 2, 2));
+    let turn = world.turn("default").await.unwrap();
+    let days = vec!["2026-11-14".parse().unwrap()];
+    let (sum, end) = ended(world.backfill.days(turn, days)).await;
+    end.unwrap();
+    assert_eq!(sum, read(1, 2, 0));
 }
 
 #[tokio::test]
@@ -188,14 +232,15 @@ async fn what_retention_has_removed_does_not_come_back() {
     let file = File::Bytes(zipped(&[("a", &format!("{old}{held}"))]));
     world.platform.add("2026-11-19", "a.zip", file);
     let sum = world.catch_up().await.unwrap();
-    assert_eq!((sum.added, sum.outdated), (1, 1));
+    // Nobody got them, however old they are.
+    assert_eq!((sum.added, sum.outdated), (2, 0));
     // The day is covered; what was added is retired, as it is older than 48 h now.
     world.pass(47 * HOUR);
     world.push_call("young").await;
     world.pass(2 * HOUR);
     world.log.retire().await;
     let days = vec!["2026-11-19".parse().unwrap()];
-    let turn = world.backfill.turn("default").unwrap();
+    let turn = world.turn("default").await.unwrap();
     let (sum, end) = ended(world.backfill.days(turn, days)).await;
     end.unwrap();
     assert_eq!((sum.lines, sum.added, sum.outdated), (2, 0, 2));
@@ -203,8 +248,7 @@ async fn what_retention_has_removed_does_not_come_back() {
 
 #[tokio::test]
 async fn a_covered_day_brings_nothing_back_that_the_log_no_longer_holds() {
-    let month = Duration::from_hours(30 * 24);
-    let world = World::with_log(Duration::from_hours(1), month, Limits::default()).await;
+    let world = World::with(Duration::from_hours(1), Limits::default()).await;
     let days = ["2026-11-19", YESTERDAY];
     for (day, hours) in days.into_iter().zip([60, 30]) {
         let missed = line("receiveCallRecord", &record(day), world.ago(hours * HOUR));
@@ -218,7 +262,7 @@ async fn a_covered_day_brings_nothing_back_that_the_log_no_longer_holds() {
     world.push_call("young").await;
     world.log.retire().await;
     assert_eq!(world.events().await.len(), 1);
-    let turn = world.backfill.turn("default").unwrap();
+    let turn = world.turn("default").await.unwrap();
     let days = days.map(|day| day.parse().unwrap()).to_vec();
     let (sum, end) = ended(world.backfill.days(turn, days)).await;
     end.unwrap();
@@ -267,7 +311,7 @@ async fn a_zip_that_is_too_large_or_unpacks_too_far_fails_its_day_alone() {
         FileError::UnpacksTooFar(20_000),
         FileError::TooManyEntries(2),
     ]) {
-        let turn = world.backfill.turn("default").unwrap();
+        let turn = world.turn("default").await.unwrap();
         let (sum, end) = ended(world.backfill.days(turn, vec![day])).await;
         assert_eq!((sum.files_failed, sum.added), (1, 0));
         let failed = end.unwrap_err();

@@ -46,6 +46,48 @@ async fn a_push_has_the_same_id_whichever_way_it_comes() {
 }
 
 #[tokio::test]
+async fn a_push_of_a_scoped_module_has_the_same_id_whichever_way_it_comes() {
+    let world = World::start().await;
+    let push = |n: u8| format!(r#"{{"call_uuid":"{n}","dialog":[]}}"#);
+    world.push("receiveDialog|AppX", &push(1)).await;
+    world.push("receiveDialog", &push(2)).await;
+    world.push("receiveVoice||4567", "no JSON").await;
+    // Which of both the platform writes is not documented.
+    let lines = ["receiveDialog", "receiveDialog|AppX|4567"].map(|module| {
+        [1, 2, 3]
+            .map(|n| line(module, &push(n), world.ago(HOUR)))
+            .concat()
+    });
+    let zip = zipped(&[("a", &lines.concat())]);
+    world.platform.add(YESTERDAY, "a.zip", File::Bytes(zip));
+    let sum = world.catch_up().await.unwrap();
+    assert_eq!((sum.lines, sum.added, sum.already_held), (6, 1, 5));
+    world.push("receiveVoice", "no JSON").await;
+    // Another module is another push, and what has no name before its scope is none of these.
+    world.push("receiveVoice", &push(1)).await;
+    world.push("|AppX", &push(1)).await;
+    world.push("|AppY", &push(1)).await;
+    // Nor is it known what a scope means elsewhere.
+    world.push("another|AppX", &push(1)).await;
+    world.push("another|AppY", &push(1)).await;
+    let kinds: Vec<_> = world.events().await.iter().map(PushEvent::kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            PushKind::Dialog,
+            PushKind::Dialog,
+            PushKind::Unrecognized,
+            PushKind::Dialog,
+            PushKind::Voice,
+            PushKind::Unrecognized,
+            PushKind::Unrecognized,
+            PushKind::Unrecognized,
+            PushKind::Unrecognized,
+        ]
+    );
+}
+
+#[tokio::test]
 async fn lines_in_odd_forms_are_kept_and_counted() {
     let limits = Limits {
         line_bytes: 1000,

@@ -37,7 +37,7 @@ pub struct Files {
 
 #[derive(Default)]
 struct Desk {
-    days: Mutex<BTreeMap<String, Vec<String>>>,
+    days: Mutex<BTreeMap<String, Vec<Value>>>,
     files: Mutex<HashMap<String, File>>,
     /// The dates asked for, and the files fetched with the ranges asked for.
     asked: Mutex<Vec<String>>,
@@ -66,8 +66,13 @@ impl Files {
 
     /// The platform lists an address for a day.
     pub fn list(&self, day: &str, url: &str) {
+        self.list_oddly(day, json!(url));
+    }
+
+    /// The platform lists something for a day.
+    pub fn list_oddly(&self, day: &str, file: Value) {
         let mut days = self.desk.days.lock().unwrap();
-        days.entry(day.to_owned()).or_default().push(url.to_owned());
+        days.entry(day.to_owned()).or_default().push(file);
     }
 
     pub fn change(&self, path: &str, file: File) {

@@ -8,10 +8,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
+use tokio::time::Instant;
 use yeta_gateway::account::Account;
 use yeta_gateway::backfill::file::Limits;
 use yeta_gateway::backfill::metrics::BackfillMetrics;
-use yeta_gateway::backfill::{Backfill, BackfillError, Options, Progress, Run};
+use yeta_gateway::backfill::{Backfill, BackfillError, Options, Progress, Run, Turn};
 use yeta_gateway::edge::reading::{Received, read};
 use yeta_gateway::platform::{
     DownloadConfig, Downloads, Platform, PlatformConfig, PlatformMetrics,
@@ -50,17 +51,12 @@ impl World {
     }
 
     pub async fn with(retention: Duration, limits: Limits) -> Self {
-        Self::with_log(retention, retention, limits).await
-    }
-
-    /// A log that holds less than its retention by age would let it.
-    pub async fn with_log(held: Duration, retention: Duration, limits: Limits) -> Self {
         let platform = Files::start().await;
         let folder = tempfile::tempdir().unwrap();
         let now_ms = Arc::new(AtomicU64::new(NOON));
-        let log = open(folder.path(), held, &now_ms).await;
+        let log = open(folder.path(), retention, &now_ms).await;
         let mut registry = Registry::default();
-        let options = options(folder.path(), retention, limits, &now_ms);
+        let options = options(folder.path(), limits, &now_ms);
         let backfill = made(&platform.base_url, &log, options, &mut registry).await;
         Self {
             platform,
@@ -91,7 +87,7 @@ impl World {
         drop(log);
         let log = open(folder.path(), retention, &now_ms).await;
         let mut registry = Registry::default();
-        let options = options(folder.path(), retention, limits, &now_ms);
+        let options = options(folder.path(), limits, &now_ms);
         let backfill = made(&platform.base_url, &log, options, &mut registry).await;
         Self {
             platform,
@@ -129,6 +125,11 @@ impl World {
 
     pub async fn push_call(&self, call: &str) {
         self.push("receiveCallRecord", &record(call)).await;
+    }
+
+    /// The right to read files, if nobody has it now.
+    pub async fn turn(&self, account: &str) -> Result<Turn, BackfillError> {
+        self.backfill.turn_by(account, Instant::now()).await
     }
 
     pub async fn catch_up(&self) -> Result<Progress, BackfillError> {
@@ -194,11 +195,10 @@ fn clock(now_ms: &Arc<AtomicU64>) -> embedded::Clock {
     Arc::new(move || UNIX_EPOCH + Duration::from_millis(now_ms.load(Ordering::SeqCst)))
 }
 
-fn options(folder: &Path, retention: Duration, limits: Limits, now_ms: &Arc<AtomicU64>) -> Options {
+fn options(folder: &Path, limits: Limits, now_ms: &Arc<AtomicU64>) -> Options {
     Options {
         at: jiff::civil::time(6, 0, 0, 0),
         folder: folder.join("spool"),
-        retention,
         voice_base_url: "http://voice.example/".to_owned(),
         limits,
         backoff: Duration::from_millis(1),
@@ -245,8 +245,17 @@ async fn made(
 /// One for whoever needs any.
 pub async fn backfill_of_nothing(log: &Arc<EmbeddedLog>, folder: &Path) -> Backfill {
     let now_ms = Arc::new(AtomicU64::new(NOON));
-    let options = options(folder, Duration::from_hours(1), Limits::default(), &now_ms);
-    let mut registry = Registry::default();
-    let made = made("http://127.0.0.1:1", log, options, &mut registry).await;
+    let made = backfill_from("http://127.0.0.1:1", log, folder, &now_ms).await;
     Arc::into_inner(made).unwrap()
+}
+
+/// One from a platform, into a log, by a clock.
+pub async fn backfill_from(
+    platform: &str,
+    log: &Arc<EmbeddedLog>,
+    folder: &Path,
+    now_ms: &Arc<AtomicU64>,
+) -> Arc<Backfill> {
+    let options = options(folder, Limits::default(), now_ms);
+    made(platform, log, options, &mut Registry::default()).await
 }
