@@ -72,12 +72,30 @@ struct Partial {
 
 impl GetArgs {
     async fn run(self) -> anyhow::Result<()> {
+        // Found out now, and not when everything has come.
+        if fs::metadata(&self.output).await.is_ok_and(|it| it.is_dir()) {
+            bail!("{} is a folder", self.output.display());
+        }
         let mut partial = Partial::open(&self.output).await?;
+        let info = match self.fetch_all(&mut partial).await {
+            Ok(info) => info,
+            Err(error) => {
+                partial.leave().await;
+                return Err(error);
+            }
+        };
+        let began_at = partial.began_at;
+        let size = partial.finish(&self.output).await?;
+        self.report(&info, size, began_at)
+    }
+
+    /// Fetches until everything is there.
+    async fn fetch_all(&self, partial: &mut Partial) -> anyhow::Result<VoiceInfo> {
         let bar = ProgressBar::no_length().with_style(style()?);
         let mut tries = 0;
         let info = loop {
             let before = partial.size;
-            match self.fetch(&mut partial, &bar).await {
+            match self.fetch(partial, &bar).await {
                 Ok(info) => break info,
                 Err(Failure::Broken(status)) => {
                     tries = if partial.size > before { 1 } else { tries + 1 };
@@ -91,8 +109,7 @@ impl GetArgs {
             }
         };
         bar.finish_and_clear();
-        let size = partial.finish(&self.output).await?;
-        self.report(&info, size, partial.began_at)
+        Ok(info)
     }
 
     /// Fetches what is missing, or as much of it as comes.
@@ -165,7 +182,10 @@ impl GetArgs {
             anstream::println!("{}", serde_json::to_string(&report)?);
             return Ok(());
         }
-        let mut text = format!("{file}: {size} bytes, {}", info.content_type);
+        let mut text = format!("{file}: {size} bytes");
+        if !info.content_type.is_empty() {
+            write!(text, ", {}", info.content_type)?;
+        }
         if began_at > 0 {
             write!(text, ", taken up at byte {began_at}")?;
         }
@@ -246,6 +266,18 @@ impl Partial {
         self.file.write_all(bytes).await?;
         self.size += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Leaves nothing behind if nothing came.
+    async fn leave(self) {
+        if self.size > 0 {
+            return;
+        }
+        drop(self.file);
+        for path in [&self.path, &self.note] {
+            // What cannot be removed is empty, and will be taken up again.
+            let _ = fs::remove_file(path).await;
+        }
     }
 
     /// Gives the file its name; tells its size.

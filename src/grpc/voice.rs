@@ -1,47 +1,44 @@
 //! `yeta.v1.VoiceService`.
 
+mod target;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use prost_types::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
-use url::Url;
 
+use self::target::Target;
+pub use self::target::Targets;
 use super::auth::Clients;
 use super::status::{self, VoiceAt};
 use super::validate::{self, Validate, Violations};
 use super::{deadline, visible};
-use crate::calls::Calls;
 use crate::config::Permission;
 use crate::proto::download_voice_request::Source;
 use crate::proto::download_voice_response::Message;
 use crate::proto::voice_service_server::{VoiceService, VoiceServiceServer};
-use crate::proto::{Call, DownloadVoiceRequest, DownloadVoiceResponse, PushKind, VoiceInfo};
-use crate::voice::metrics::Purpose;
-use crate::voice::{Download, FetchError, VoiceServer};
+use crate::proto::{DownloadVoiceRequest, DownloadVoiceResponse, VoiceInfo};
+use crate::voice::{FetchError, Recording};
 
 /// The service's implementation.
 pub struct VoiceFront {
-    server: Arc<VoiceServer>,
-    calls: Arc<Calls>,
+    targets: Targets,
     clients: Arc<Clients>,
     drain: CancellationToken,
 }
 
 /// The service, ready to be served. Its streams end when `drain` is cancelled.
 pub fn voice_service(
-    server: Arc<VoiceServer>,
-    calls: Arc<Calls>,
+    targets: Targets,
     clients: Arc<Clients>,
     drain: CancellationToken,
 ) -> VoiceServiceServer<VoiceFront> {
     VoiceServiceServer::new(VoiceFront {
-        server,
-        calls,
+        targets,
         clients,
         drain,
     })
@@ -55,13 +52,6 @@ pub fn voice_service(
 const CHUNK: usize = 256 << 10;
 
 type Chunks = Pin<Box<dyn Stream<Item = Result<DownloadVoiceResponse, Status>> + Send>>;
-
-/// Which recording, and what its push told of it.
-struct Target {
-    url: Url,
-    pushed_size: Option<i64>,
-    announced_at: Option<Timestamp>,
-}
 
 #[tonic::async_trait]
 impl VoiceService for VoiceFront {
@@ -77,79 +67,37 @@ impl VoiceService for VoiceFront {
         validate::check(request.get_ref())?;
         let deadline = deadline::of(metadata);
         let request = request.into_inner();
-        let target = match request.source.unwrap_or_else(|| Source::Url(String::new())) {
-            Source::CallUuid(call_uuid) => {
-                let call = self.calls.get(accounts.as_ref(), &call_uuid).await?;
-                let call = call.ok_or_else(|| status::call_not_found(&call_uuid))?;
-                self.of_call(&call)?
-            }
-            Source::Url(url) => Target {
-                url: self.server.resolve(&url).map_err(status::bad_voice_url)?,
-                pushed_size: None,
-                announced_at: None,
-            },
-        };
         let offset = u64::try_from(request.offset).unwrap_or_default();
         let bounds = Bounds {
             deadline,
             drain: self.drain.clone(),
         };
-        let opening = self
-            .server
-            .open(target.url.clone(), offset, Purpose::Download);
+        let at = VoiceAt {
+            next_offset: offset,
+            announced_at: None,
+        };
+        let found = async {
+            match request.source.unwrap_or_else(|| Source::Url(String::new())) {
+                Source::CallUuid(call_uuid) => self.targets.of_call(&accounts, &call_uuid).await,
+                Source::Url(url) => self.targets.at(&accounts, &url).await,
+            }
+        };
+        let target = bounds.hold(found, at).await??;
         let at = VoiceAt {
             next_offset: offset,
             announced_at: target.announced_at,
         };
-        let opened = bounds.hold(opening, at).await?;
-        let download = opened.map_err(|error| status::of_voice(&error, at))?;
+        let opened = bounds.hold(self.targets.open(&target, offset), at).await?;
+        let recording = opened.map_err(|error| status::of_voice(&error, at))?;
         let sending = Sending {
-            info: Some(target.info(&download, request.offset)),
+            info: Some(target.info(&recording, request.offset)),
             client: caller.name().to_owned(),
-            download,
+            recording,
             rest: Bytes::new(),
             target,
             bounds,
         };
         Ok(Response::new(sending.into_stream()))
-    }
-}
-
-impl VoiceFront {
-    /// The recording of a call.
-    fn of_call(&self, call: &Call) -> Result<Target, Status> {
-        let voice = call.voice.as_ref().filter(|voice| !voice.url.is_empty());
-        let voice = voice.ok_or_else(|| status::voice_not_pushed(call))?;
-        let of_voice = |kind: i32| kind == PushKind::Voice as i32;
-        let mut pushes = call.pushes.iter().rev();
-        Ok(Target {
-            url: self
-                .server
-                .resolve(&voice.url)
-                .map_err(status::bad_pushed_url)?,
-            pushed_size: voice.size,
-            announced_at: pushes
-                .find(|push| of_voice(push.kind))
-                .and_then(|push| push.received_at),
-        })
-    }
-}
-
-impl Target {
-    fn info(&self, download: &Download, offset: i64) -> VoiceInfo {
-        let head = download.head();
-        let size = head.size.and_then(|size| i64::try_from(size).ok());
-        VoiceInfo {
-            size,
-            content_type: head.content_type.clone(),
-            url: head.url.to_string(),
-            pushed_size: self.pushed_size,
-            size_differs: size
-                .zip(self.pushed_size)
-                .is_some_and(|(size, pushed)| size != pushed),
-            announced_at: self.announced_at,
-            offset,
-        }
     }
 }
 
@@ -181,7 +129,7 @@ impl Bounds {
 struct Sending {
     client: String,
     target: Target,
-    download: Download,
+    recording: Recording,
     /// What comes first.
     info: Option<VoiceInfo>,
     /// Of what was received, what has not been sent yet.
@@ -208,7 +156,7 @@ impl Sending {
 
     /// How far it has been sent.
     fn position(&self) -> u64 {
-        self.download.position() - self.rest.len() as u64
+        self.recording.position() - self.rest.len() as u64
     }
 
     async fn next(&mut self) -> Result<Option<Message>, Status> {
@@ -220,7 +168,7 @@ impl Sending {
                 next_offset: self.position(),
                 announced_at: self.target.announced_at,
             };
-            let step = self.bounds.hold(self.download.next(), at).await?;
+            let step = self.bounds.hold(self.recording.next(), at).await?;
             let step = step.map_err(|error: FetchError| status::of_voice(&error, at))?;
             let Some(bytes) = step else {
                 return self.end().map(|()| None);
@@ -233,12 +181,12 @@ impl Sending {
 
     /// At the end: says what could not be said at the beginning.
     fn end(&self) -> Result<(), Status> {
-        let size = self.download.position();
+        let size = self.recording.position();
         tracing::debug!(client = self.client, size, "a recording was sent");
         let pushed = self
             .target
             .pushed_size
-            .filter(|_| self.download.head().size.is_none());
+            .filter(|_| self.recording.size().is_none());
         match pushed {
             Some(pushed) if u64::try_from(pushed) != Ok(size) => {
                 Err(status::voice_size_mismatch(size, pushed))

@@ -158,6 +158,17 @@ impl Archive {
         format!("{}/{path}", self.root)
     }
 
+    /// Where the object of an address lies; `None`: not in this archive.
+    pub(super) fn path_of(&self, url: &str) -> Option<Path> {
+        let path = url.strip_prefix(&self.root)?.strip_prefix('/')?;
+        let path = Path::parse(path).ok()?;
+        path.prefix_matches(&self.prefix).then_some(path)
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
     /// The size of an object; `None`: there is none.
     pub(super) async fn size(&self, path: &Path) -> object_store::Result<Option<u64>> {
         match self.store.head(path).await {
@@ -183,6 +194,16 @@ impl Archive {
         }
         Upload(upload)
     }
+}
+
+/// An error of the archive as it may be told. What a bucket's service answers stands at its end, and
+/// may name keys: it is left out.
+pub(super) fn told(error: &dyn std::error::Error) -> String {
+    const LONGEST: usize = 500;
+    let text = error.to_string();
+    let text = text.split(['<', '{']).next().unwrap_or_default();
+    let text = text.trim_end_matches([' ', ':', '\n']);
+    text[..text.floor_char_boundary(LONGEST)].to_owned()
 }
 
 impl Upload {
@@ -230,3 +251,6 @@ impl CredentialProvider for Keys {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@
 mod failure;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -55,7 +55,7 @@ pub struct ArchivistOptions {
 pub struct Archivist(Arc<Parts>);
 
 struct Parts {
-    archive: Archive,
+    archive: Arc<Archive>,
     server: Arc<VoiceServer>,
     calls: Arc<Calls>,
     log: Arc<dyn PushLog>,
@@ -69,7 +69,8 @@ struct Parts {
 const LONGEST_BACKOFF: Duration = Duration::from_hours(1);
 /// A recording of another size than its push told is kept as it is at this attempt.
 const CONTENT_AT: u32 = 5;
-/// A name is made once the call is whole, or after so long: then the other pushes are there.
+/// A name is made once the call is whole, or so long after the recording's push: then the other
+/// pushes are there.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The call is looked at so often meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -82,7 +83,7 @@ impl Archivist {
     /// An archivist that fetches from `server` into `archive`.
     #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
-        archive: Archive,
+        archive: Arc<Archive>,
         server: Arc<VoiceServer>,
         calls: Arc<Calls>,
         log: Arc<dyn PushLog>,
@@ -153,7 +154,12 @@ impl Parts {
     async fn take_up(&self) -> Result<(), End> {
         let spec = self.spec();
         match self.subscriptions.get(SUBSCRIPTION).await {
-            Ok(info) if info.spec.backoff == spec.backoff => Ok(()),
+            Ok(info)
+                if info.spec.backoff == spec.backoff
+                    && info.spec.ack_deadline == spec.ack_deadline =>
+            {
+                Ok(())
+            }
             Ok(_) => {
                 let change = Change {
                     ack_deadline: Some(spec.ack_deadline),
@@ -270,7 +276,7 @@ impl Parts {
         attempt: u32,
     ) -> Result<(), Failure> {
         let url = self.server.resolve(&voice.url)?;
-        let call = self.call(event, voice).await?;
+        let call = self.call(entry, event, voice).await?;
         let known = call.voice.as_ref();
         if known.is_some_and(|known| known.url == voice.url && !known.archived_url.is_empty()) {
             return Ok(());
@@ -346,16 +352,21 @@ impl Parts {
     }
 
     /// The call of a recording: as soon as it is whole, or as far as it has come by then.
-    async fn call(&self, event: &PushEvent, voice: &Voice) -> Result<Call, End> {
+    async fn call(&self, entry: &Entry, event: &PushEvent, voice: &Voice) -> Result<Call, End> {
         if voice.call_uuid.is_empty() {
             return Ok(Call::default());
         }
         let accounts = [event.account.clone()].into();
-        let deadline = Instant::now() + PATIENCE;
+        let now = Instant::now();
+        let pushes_by = now + patience(entry.received_at(), (self.options.clock)());
         loop {
             let call = self.calls.get(Some(&accounts), &voice.call_uuid).await?;
-            let is_whole = |call: &Call| call.state() != CallState::Partial;
-            if call.as_ref().is_some_and(is_whole) || Instant::now() >= deadline {
+            let (is_whole, wait_until) = match &call {
+                Some(call) => (call.state() != CallState::Partial, pushes_by),
+                // Putting calls together has fallen behind: it has not come to this push yet.
+                None => (false, now + PATIENCE),
+            };
+            if is_whole || Instant::now() >= wait_until {
                 return Ok(call.unwrap_or_default());
             }
             sleep(LOOK_EVERY).await;
@@ -421,7 +432,30 @@ pub async fn forget(subscriptions: &dyn Subscriptions) -> Result<(), Subscriptio
     }
 }
 
+/// How long yet the other pushes of a call may take, whose recording was pushed then.
+fn patience(received_at: SystemTime, now: SystemTime) -> Duration {
+    // A clock that was set back makes nobody wait for longer.
+    let age = now.duration_since(received_at).unwrap_or_default();
+    PATIENCE.saturating_sub(age)
+}
+
 /// Under which key the name of a recording is noted, while its push may come again.
 fn name_note(id: EventId) -> String {
     format!("voice.name/{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_pushes_are_waited_for_from_the_recordings_push_on() {
+        let pushed = SystemTime::UNIX_EPOCH + Duration::from_hours(1);
+        let after = |ms| patience(pushed, pushed + Duration::from_millis(ms));
+        assert_eq!(after(0), PATIENCE);
+        assert_eq!(after(1) + Duration::from_millis(1), PATIENCE);
+        assert_eq!(after(86_400_000), Duration::ZERO);
+        let before = pushed - Duration::from_hours(1);
+        assert_eq!(patience(pushed, before), PATIENCE);
+    }
 }

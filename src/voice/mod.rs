@@ -11,9 +11,11 @@ mod archivist;
 mod fetch;
 pub mod metrics;
 mod name;
+mod recording;
 
 pub use self::address::AddressError;
 pub use self::archive::{Archive, ArchiveError, ArchiveOptions, S3Options};
 pub use self::archivist::{Archivist, ArchivistOptions, SUBSCRIPTION, forget};
 pub use self::fetch::{Download, FetchError, Head, ServerError, ServerOptions, VoiceServer};
 pub use self::name::Template;
+pub use self::recording::{KeptCopy, Recording};

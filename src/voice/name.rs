@@ -37,8 +37,11 @@ enum Field {
 
 /// Stands for what is not known.
 const NONE: &str = "none";
-/// No value takes up more characters.
+/// No value takes up more bytes.
 const LONGEST: usize = 64;
+/// No part between slashes has more bytes, the end of the last one aside. File systems take 255; a
+/// copy under way has a few more than it will have.
+const LONGEST_PART: usize = 200;
 /// No text of a template is longer.
 const LONGEST_TEMPLATE: usize = 256;
 
@@ -100,6 +103,11 @@ impl Template {
                 Piece::Value(field) => name.push_str(&facts.value(*field)),
             }
         }
+        let parts: Vec<_> = name
+            .split('/')
+            .map(|part| shortened(part, LONGEST_PART))
+            .collect();
+        let mut name = parts.join("/");
         let id = facts.event_id.to_string();
         let ending = ending(&facts.voice.url);
         // A String takes whatever is written into it.
@@ -152,13 +160,17 @@ fn date(at: SystemTime) -> String {
 
 /// A value as a part of a name: what is neither letter nor digit nor `-`, `_`, `.` becomes `_`.
 fn harmless(value: &str) -> String {
-    let clean: String = value
+    let clean: String = shortened(value, LONGEST)
         .chars()
-        .take(LONGEST)
         .map(|c| if is_harmless(c) { c } else { '_' })
         .collect();
     let clean = clean.trim_start_matches('.');
     if clean.is_empty() { NONE } else { clean }.to_owned()
+}
+
+/// The beginning of a text, whole characters of so many bytes at most.
+fn shortened(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }
 
 fn is_harmless(c: char) -> bool {
@@ -248,6 +260,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_part_of_a_name_is_longer_than_file_systems_take(
+            id in "\\PC{0,90}", tag in "[\u{4e00}-\u{4fff}\u{20000}-\u{20fff}.]{0,90}",
+            url in "a\\.[a-z]{0,9}",
+        ) {
+            let voice = Voice { call_uuid: id.clone(), robot_id: id, url, ..Voice::default() };
+            let call = Call { tag_max: tag.clone(), tag_min: tag, ..Call::default() };
+            let values = "{call_uuid}{robot_id}{tag_max}{tag_min}";
+            let name = fill(&format!("{}/{values}", "长".repeat(68)), &voice, &call);
+            prop_assert_eq!(name.split('/').count(), 2, "{}", name);
+            for part in name.split('/') {
+                // A copy under way ends in "#1".
+                prop_assert!(part.len() <= 253, "{} bytes: {}", part.len(), part);
+            }
+            let ending = name.rsplit_once('-').map(|(_, ending)| ending);
+            prop_assert!(ending.is_some_and(|ending| ending.len() >= 10), "{}", name);
+        }
+
         #[test]
         fn whatever_a_call_holds_its_recording_lies_where_the_template_says(
             call_uuid: String, task_id in r"(\.|/|\\|%2f|~|#|[a-z]|\PC){0,9}", tag: String, url: String,

@@ -105,6 +105,11 @@ fn facts(call: &Call, attempts: usize) -> Vec<[String; 2]> {
         fact("intentions", intentions(call)),
         optional("recording", voice.map(|voice| voice.absolute_url.clone())),
         optional("", voice.map(size)),
+        optional("archived", voice.map(|voice| voice.archived_url.clone())),
+        optional(
+            "archive error",
+            voice.map(|voice| voice.archive_error.clone()),
+        ),
         fact("account", call.account.clone()),
         fact("robot", call.robot_id.clone()),
         fact("task", call.task_id.clone()),
@@ -247,6 +252,11 @@ mod tests {
             missing: vec![PushKind::Voice.into()],
             tags: vec!["A".into()],
             call_record: Some(record),
+            voice: Some(Voice {
+                archived_url: "s3://bucket/6f1c.wav".into(),
+                archive_error: "SIZE_MISMATCH: why".into(),
+                ..Voice::default()
+            }),
             dialog: Some(Dialog {
                 dialog: vec![turn],
                 ..Dialog::default()
@@ -274,6 +284,8 @@ mod tests {
             "33 s",
             "好的",
             "2; 2 calls of this row are known",
+            "s3://bucket/6f1c.wav",
+            "SIZE_MISMATCH: why",
         ] {
             assert!(whole.contains(told), "{told} is not in {whole}");
         }

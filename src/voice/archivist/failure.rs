@@ -3,6 +3,7 @@
 use crate::proto::Voice;
 use crate::store::End;
 use crate::voice::address::AddressError;
+use crate::voice::archive::told;
 use crate::voice::fetch::FetchError;
 
 /// Why a recording was not kept this time.
@@ -50,5 +51,5 @@ pub(super) fn mismatch(voice: &Voice, actual: u64) -> Option<Failure> {
 }
 
 pub(super) fn unavailable(error: impl std::error::Error) -> Failure {
-    Failure::Archive(error.to_string())
+    Failure::Archive(told(&error))
 }

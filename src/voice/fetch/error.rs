@@ -24,8 +24,11 @@ pub enum FetchError {
         size: u64,
     },
     /// It is not the file any more that it was at the beginning.
-    #[error("the recording has changed on the voice server")]
+    #[error("the recording has changed where it lies")]
     Changed,
+    /// The archive, which it would have come from, cannot be read.
+    #[error("the archive cannot be read: {0}")]
+    Archive(String),
 }
 
 impl FetchError {
@@ -38,13 +41,14 @@ impl FetchError {
             Self::Unreachable(_) => "VOICE_SERVER_UNREACHABLE",
             Self::BeyondEnd { .. } => "OFFSET_BEYOND_END",
             Self::Changed => "VOICE_CHANGED",
+            Self::Archive(_) => "ARCHIVE_UNAVAILABLE",
         }
     }
 
     /// Whether the next moment may be better.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable(_) => true,
+            Self::Unreachable(_) | Self::Archive(_) => true,
             Self::Status(status) => *status >= 500 || matches!(status, 408 | 429),
             Self::NotFound | Self::Redirect(_) | Self::BeyondEnd { .. } | Self::Changed => false,
         }

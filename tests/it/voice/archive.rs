@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
+use tonic::transport::Endpoint;
 use yeta_gateway::config::Config;
 use yeta_gateway::proto::push_event::Payload;
-use yeta_gateway::proto::{Call, CallState, ListPushesRequest, PushFilter, PushKind, Voice};
+use yeta_gateway::proto::subscription_service_client::SubscriptionServiceClient;
+use yeta_gateway::proto::{
+    Call, CallState, GetSubscriptionRequest, ListPushesRequest, PushFilter, PushKind, Voice,
+};
 use yeta_gateway::sandbox::SandboxConfig;
 
-use super::{Stage, call_when, pushed, record, requests};
+use super::{Stage, call, call_when, metadata, pushed, record, requests, url};
+use crate::bridge::reason;
 use crate::sandbox::harness::Sandbox;
 use crate::support::{Http, Process, eventually, pushes_client};
 
@@ -125,6 +130,38 @@ async fn a_recording_is_kept_under_what_is_known_of_its_call_and_the_call_says_w
     })
     .await;
     assert_eq!(last.state(), CallState::Complete);
+}
+
+#[tokio::test]
+async fn a_recording_that_the_voice_server_has_no_more_comes_from_the_archive() {
+    const SIZE: u64 = 2_500_000;
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::with(into(folder.path())).await;
+    let bytes = stage.record("a.wav", SIZE).await;
+    stage.announce("c", "a.wav", SIZE).await;
+    let kept = call_when(&stage.app.grpc, "c", is_kept).await;
+    let gone = json!({ "operation": "voice", "fault": "not_found", "times": 99 });
+    stage.sandbox.fault(gone).await;
+
+    for offset in [0_usize, 1, 1 << 20, 2_499_999, 2_500_000] {
+        let at = i64::try_from(offset).unwrap();
+        let (info, got) = stage.get(call("c"), at).await.unwrap().whole();
+        assert_eq!((info.size, info.offset), (Some(2_500_000), at));
+        assert_eq!(info.url, voice(&kept).archived_url);
+        assert!(info.announced_at.is_some() && !info.size_differs);
+        assert!(got == bytes[offset..], "from {offset}");
+    }
+    let beyond = stage.get(call("c"), 2_500_001).await.err().unwrap();
+    assert_eq!(reason(&beyond).1, "OFFSET_BEYOND_END");
+    assert_eq!(metadata(&beyond, "size"), "2500000");
+    // Also by its address, for whoever may see a call that has it.
+    let (info, got) = stage.get(url("a.wav"), 0).await.unwrap().whole();
+    assert!(info.url == voice(&kept).archived_url && got == bytes);
+    for (name, _) in files(folder.path()) {
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    let gone = stage.get(call("c"), 0).await.err().unwrap();
+    assert_eq!(reason(&gone).1, "VOICE_NOT_FOUND");
 }
 
 #[tokio::test]
@@ -324,4 +361,30 @@ async fn recordings_are_kept_and_told_once_through_kills() {
         .await;
         assert_eq!(call, *before);
     }
+}
+
+#[tokio::test]
+async fn a_change_of_how_long_recordings_are_tried_reaches_the_subscription_that_there_is() {
+    let mut stage = Archiving::start().await;
+    let deadline = async |stage: &Archiving| {
+        let endpoint = Endpoint::from_shared(stage.grpc()).unwrap();
+        let mut client = SubscriptionServiceClient::new(endpoint.connect_lazy());
+        eventually("the archivist's subscription", async || {
+            let name = "yeta-gateway.voice".to_owned();
+            let request = GetSubscriptionRequest { name };
+            let found = client.get_subscription(request).await.ok()?;
+            Some(found.into_inner().ack_deadline?.seconds)
+        })
+        .await
+    };
+    assert_eq!(deadline(&stage).await, 5 * 24 * 3600);
+    let file = stage.folder.path().join("gateway.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("voice.retry_for = '48h'\n{text}")).unwrap();
+    stage.kill();
+    stage.spawn().await;
+    eventually("the deadline to change", async || {
+        (deadline(&stage).await == 48 * 3600).then_some(())
+    })
+    .await;
 }

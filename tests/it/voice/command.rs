@@ -82,3 +82,20 @@ async fn a_recording_is_taken_up_where_the_file_ends_and_never_with_another_one(
     assert_eq!(report["resumed_at"], json!(0));
     assert_eq!(std::fs::read(&file).unwrap(), other);
 }
+
+#[tokio::test]
+async fn a_recording_that_does_not_come_leaves_nothing_behind() {
+    let stage = Stage::start().await;
+    stage.announce("c", "gone.wav", 1_000).await;
+    let folder = tempfile::tempdir().unwrap();
+    let failed = get(&stage, &["c"], &folder.path().join("c.wav")).await;
+    let said = text(&failed.stderr);
+    assert!(!failed.status.success() && said.contains("announced at"));
+    // A folder is refused before anything is fetched.
+    let inner = folder.path().join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    let failed = get(&stage, &["c"], &inner).await;
+    assert!(text(&failed.stderr).contains("is a folder"));
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}

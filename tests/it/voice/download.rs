@@ -40,6 +40,41 @@ async fn a_recording_comes_with_what_is_known_of_it_by_its_call_or_its_address()
 }
 
 #[tokio::test]
+async fn a_recording_can_be_had_as_soon_as_its_push_was_answered() {
+    let stage = Stage::start().await;
+    let bytes = stage.record("a.wav", 1_000).await;
+    for call_uuid in ["first", "second", "third"] {
+        let push = super::pushed(call_uuid, "a.wav", 1_000);
+        stage.app.push("receiveVoice", push).await;
+        let (info, got) = stage.get(call(call_uuid), 0).await.unwrap().whole();
+        assert_eq!(sha256(&got), sha256(&bytes));
+        assert!(info.announced_at.is_some());
+    }
+    let push = super::pushed("fourth", "gone.wav", 1_000);
+    stage.app.push("receiveVoice", push).await;
+    let gone = stage.get(url("gone.wav"), 0).await.err().unwrap();
+    assert!(metadata(&gone, "announced_at").ends_with('Z'), "{gone:?}");
+}
+
+#[tokio::test]
+async fn an_address_brings_what_its_push_told_whichever_way_it_is_written() {
+    let stage = Stage::start().await;
+    let recording = json!({ "path": "录音.wav", "bytes": 1_000 });
+    stage.sandbox.admin("recordings", recording).await;
+    stage.announce("c", "/录音.wav", 77).await;
+    let whole = format!("{}/voice/录音.wav", stage.sandbox.base);
+    for address in ["录音.wav", "/%E5%BD%95%E9%9F%B3.wav", &whole] {
+        let (info, _) = stage.get(url(address), 0).await.unwrap().whole();
+        assert_eq!((info.pushed_size, info.size_differs), (Some(77), true));
+        assert!(info.announced_at.is_some());
+    }
+    stage.announce("gone", "gone.wav", 1_000).await;
+    let gone = stage.get(url("gone.wav"), 0).await.err().unwrap();
+    let at = metadata(&gone, "announced_at");
+    assert!(gone.message().ends_with(&format!("announced at {at}")));
+}
+
+#[tokio::test]
 async fn a_recording_goes_on_from_any_byte() {
     let stage = Stage::start().await;
     let bytes = stage.record("a.wav", 100_000).await;
