@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::reader::Section;
 use crate::provider::{Endpoint, Options, Override, Whom};
 
-/// The platform waits for half a second; beyond this, somebody mistook the unit.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The platform waits for 500 ms, which the way of the question and of the answer is a part of.
+const LONGEST_TIMEOUT: Duration = Duration::from_millis(450);
 /// A connection must live long enough to be of use.
 const SHORTEST_AGE: Duration = Duration::from_secs(1);
 
@@ -83,8 +83,17 @@ fn whom(section: &mut Section<'_>) -> Option<Whom> {
 
 fn timeout(section: &mut Section<'_>) -> Option<Duration> {
     let timeout: Duration = section.optional("timeout")?;
-    if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
-        section.fault("timeout", "is not between 1ms and 10s");
+    if timeout.is_zero() {
+        section.fault("timeout", "is no time at all");
+    }
+    if timeout > LONGEST_TIMEOUT {
+        let problem = format!(
+            "{} is longer than {}: the platform waits for 500ms itself, and the answer has yet to \
+             reach it",
+            humantime::format_duration(timeout),
+            humantime::format_duration(LONGEST_TIMEOUT)
+        );
+        section.fault("timeout", problem);
     }
     Some(timeout)
 }

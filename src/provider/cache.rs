@@ -10,15 +10,19 @@ use tokio::time::Instant;
 /// What an answer takes besides its own bytes, about.
 const OVERHEAD: usize = 200;
 
-/// Answers by account and `call_relation_id`. All are kept for the same time, so the oldest is
-/// always the first to go.
+/// Answers by account, robot and `call_relation_id`: another robot may be served by another service,
+/// and its script has other names. All are kept for the same time, so the oldest is always the
+/// first to go.
 pub(super) struct Cache {
     keep: Duration,
     max_bytes: usize,
     held: Mutex<Held>,
 }
 
-type Key = (String, String);
+/// Which questions an answer may be given to: account, robot and `call_relation_id`.
+type Key = [String; 3];
+/// The same, to look with.
+pub(super) type Of<'a> = [&'a str; 3];
 
 #[derive(Default)]
 struct Held {
@@ -40,12 +44,14 @@ impl Cache {
         }
     }
 
-    pub fn put(&self, account: &str, id: &str, answer: &Bytes) {
-        let weight = weight(account, id, answer);
+    pub fn put(&self, of: Of<'_>, answer: &Bytes) {
+        let key = of.map(str::to_owned);
+        let [_, _, id] = &key;
+        let weight = weight(&key, answer);
         if self.keep.is_zero() || id.is_empty() || weight > self.max_bytes {
             return;
         }
-        let (now, key) = (Instant::now(), (account.to_owned(), id.to_owned()));
+        let now = Instant::now();
         let mut held = self.held();
         held.forget(&key);
         held.puts += 1;
@@ -56,13 +62,13 @@ impl Cache {
         self.tidy(&mut held, now);
     }
 
-    pub fn get(&self, account: &str, id: &str) -> Option<Bytes> {
+    pub fn get(&self, of: Of<'_>) -> Option<Bytes> {
         if self.keep.is_zero() {
             return None;
         }
         let mut held = self.held();
         self.tidy(&mut held, Instant::now());
-        let key = (account.to_owned(), id.to_owned());
+        let key = of.map(str::to_owned);
         held.answers.get(&key).map(|(_, answer)| answer.clone())
     }
 
@@ -94,14 +100,14 @@ impl Cache {
 impl Held {
     fn forget(&mut self, key: &Key) {
         if let Some((_, answer)) = self.answers.remove(key) {
-            self.bytes -= weight(&key.0, &key.1, &answer);
+            self.bytes -= weight(key, &answer);
         }
     }
 }
 
-fn weight(account: &str, id: &str, answer: &Bytes) -> usize {
+fn weight(key: &Key, answer: &Bytes) -> usize {
     // The key stands in the map and in the order.
-    OVERHEAD + 2 * (account.len() + id.len()) + answer.len()
+    OVERHEAD + 2 * key.iter().map(String::len).sum::<usize>() + answer.len()
 }
 
 #[cfg(test)]
@@ -115,48 +121,49 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn answers_are_kept_for_their_time_from_the_last_one_on() {
         let cache = Cache::new(Duration::from_secs(10), 1 << 20);
-        cache.put("a", "1", &answer("old"));
+        cache.put(["a", "7", "1"], &answer("old"));
         tokio::time::advance(Duration::from_secs(6)).await;
-        cache.put("a", "1", &answer("new"));
+        cache.put(["a", "7", "1"], &answer("new"));
         tokio::time::advance(Duration::from_secs(6)).await;
-        assert_eq!(cache.get("a", "1"), Some(answer("new")));
-        assert_eq!(cache.get("b", "1"), None);
+        assert_eq!(cache.get(["a", "7", "1"]), Some(answer("new")));
+        assert_eq!(cache.get(["b", "7", "1"]), None);
+        assert_eq!(cache.get(["a", "8", "1"]), None);
         tokio::time::advance(Duration::from_secs(4)).await;
-        assert_eq!(cache.get("a", "1"), None);
+        assert_eq!(cache.get(["a", "7", "1"]), None);
         let held = cache.held();
         assert_eq!((held.bytes, held.order.len()), (0, 0));
     }
 
     #[tokio::test]
     async fn the_oldest_go_when_there_is_too_much() {
-        let one = weight("a", "1", &answer("x"));
+        let one = weight(&["a", "7", "1"].map(str::to_owned), &answer("x"));
         let cache = Cache::new(Duration::from_secs(10), 2 * one);
         for id in ["1", "2", "3"] {
-            cache.put("a", id, &answer("x"));
+            cache.put(["a", "7", id], &answer("x"));
         }
-        let held = ["1", "2", "3"].map(|id| cache.get("a", id).is_some());
+        let held = ["1", "2", "3"].map(|id| cache.get(["a", "7", id]).is_some());
         assert_eq!(held, [false, true, true]);
-        cache.put("a", "4", &Bytes::from(vec![0; 4 * one]));
-        assert_eq!(cache.get("a", "4"), None);
+        cache.put(["a", "7", "4"], &Bytes::from(vec![0; 4 * one]));
+        assert_eq!(cache.get(["a", "7", "4"]), None);
     }
 
     #[tokio::test]
     async fn one_answer_replaced_again_and_again_takes_the_room_of_a_few() {
         let cache = Cache::new(Duration::from_secs(10), 1 << 20);
         for _ in 0..1000 {
-            cache.put("a", "1", &answer("x"));
+            cache.put(["a", "7", "1"], &answer("x"));
         }
-        assert_eq!(cache.get("a", "1"), Some(answer("x")));
+        assert_eq!(cache.get(["a", "7", "1"]), Some(answer("x")));
         assert!(cache.held().order.len() < 32);
     }
 
     #[tokio::test]
     async fn nothing_is_kept_without_leave_or_an_id() {
         let never = Cache::new(Duration::ZERO, 1 << 20);
-        never.put("a", "1", &answer("x"));
-        assert_eq!(never.get("a", "1"), None);
+        never.put(["a", "7", "1"], &answer("x"));
+        assert_eq!(never.get(["a", "7", "1"]), None);
         let cache = Cache::new(Duration::from_secs(10), 1 << 20);
-        cache.put("a", "", &answer("x"));
-        assert_eq!(cache.get("a", ""), None);
+        cache.put(["a", "7", ""], &answer("x"));
+        assert_eq!(cache.get(["a", "7", ""]), None);
     }
 }

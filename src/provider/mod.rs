@@ -73,7 +73,8 @@ impl Providers {
     /// The answer to `getDialogContext`: a JSON object of strings.
     pub async fn dialog_context(&self, request: GetDialogContextRequest, asked: Asked) -> Bytes {
         let (account, id) = (request.account.clone(), request.call_relation_id.clone());
-        let chosen = self.options.for_robot(&account, &request.robot_id);
+        let robot_id = request.robot_id.clone();
+        let chosen = self.options.for_robot(&account, &robot_id);
         let told = match self.service(chosen.endpoint) {
             Some(service) => service.ask(request, asked.at + chosen.timeout).await,
             None => Err(Missing::NoEndpoint),
@@ -82,10 +83,10 @@ impl Providers {
             Ok(response) => {
                 let context: BTreeMap<_, _> = response.context.into_iter().collect();
                 let answer = Bytes::from(json!(context).to_string());
-                self.cache.put(&account, &id, &answer);
+                self.cache.put([&account, &robot_id, &id], &answer);
                 (answer, Source::Provider, None)
             }
-            Err(missing) => match self.cache.get(&account, &id) {
+            Err(missing) => match self.cache.get([&account, &robot_id, &id]) {
                 Some(earlier) => (earlier, Source::Cache, Some(missing)),
                 None => fallback(chosen.fallback, missing),
             },

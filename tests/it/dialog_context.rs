@@ -195,6 +195,9 @@ async fn an_earlier_answer_stands_in_where_that_is_allowed() {
     provider.set(Mode::Fail(Code::Internal));
     assert_eq!(ask(&app, QUESTION).await, provider.context());
     assert_eq!(ask(&app, r#"{"call_relation_id":"2"}"#).await, fallback());
+    // Another robot's script has other names.
+    let other = QUESTION.replace("4444", "5555");
+    assert_eq!(ask(&app, other).await, fallback());
     assert_eq!(answers(&app, "cache", "error").await, 1);
 
     provider.set(Mode::Answer);
