@@ -1,0 +1,163 @@
+//! The gateway's parts, built upon its store.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::AppError;
+use super::metrics::Metrics;
+use super::settings::{
+    account_names, archive_options, archivist_options, assembler_options, backfill_options,
+    download_config, edge_config, limits, platform_config, reconciliation_options,
+    submissions_options, voice_server_options,
+};
+use super::store::Store;
+use crate::account::Account;
+use crate::backfill::Backfill;
+use crate::calls::Assembler;
+use crate::config::Config;
+use crate::edge::Edge;
+use crate::grpc::auth::Clients;
+use crate::grpc::server::GrpcServer;
+use crate::platform::{Downloads, Platform};
+use crate::provider::Providers;
+use crate::reconciliation::Reconciliation;
+use crate::relay::watch::Watch;
+use crate::submissions::Submissions;
+use crate::voice::metrics::VoiceMetrics;
+use crate::voice::{self, Archive, Archivist, VoiceServer};
+
+/// What serves, and what goes on beside it.
+pub(super) struct Parts {
+    pub platform: Arc<Platform>,
+    pub submissions: Arc<Submissions>,
+    pub edge: Edge,
+    pub grpc: GrpcServer,
+    pub assembler: Assembler,
+    pub backfill: Arc<Backfill>,
+    pub reconciliation: Arc<Reconciliation>,
+    /// Who keeps recordings, if they are to be kept.
+    pub archivist: Option<Archivist>,
+    pub watch: Watch,
+}
+
+impl Parts {
+    /// Builds everything; nothing runs yet. Streams end when `drain` is cancelled.
+    pub async fn build(
+        config: &Config,
+        store: &Store,
+        metrics: Metrics,
+        drain: CancellationToken,
+    ) -> Result<Self, AppError> {
+        let (log, calls) = (&store.log, &store.calls);
+        let accounts: Vec<Arc<Account>> = config.accounts.iter().cloned().map(Arc::new).collect();
+        let platform = Platform::new(&platform_config(config), accounts.clone(), metrics.platform)?;
+        let platform = Arc::new(platform);
+        let submissions = Submissions::open(
+            log.clone(),
+            log.clone(),
+            platform.clone(),
+            submissions_options(config),
+            metrics.submissions,
+        );
+        let submissions = Arc::new(submissions.await?);
+        let edge = Edge::new(
+            edge_config(config),
+            accounts,
+            log.clone(),
+            submissions.row_keys(),
+            Providers::new(config.dialog_context.clone(), &metrics.provider)?,
+            metrics.edge,
+        );
+        let backfill = Arc::new(Backfill::new(
+            platform.clone(),
+            Downloads::new(&download_config(config))?,
+            log.clone(),
+            log.clone(),
+            submissions.row_keys(),
+            backfill_options(config),
+            metrics.backfill,
+        ));
+        let reconciliation = Arc::new(Reconciliation::new(
+            log.clone(),
+            log.clone(),
+            calls.clone(),
+            platform.clone(),
+            config.backfill.enabled.then(|| backfill.clone()),
+            reconciliation_options(config),
+            metrics.reconciliation,
+        ));
+        let voices = VoiceServer::new(&voice_server_options(config), metrics.voice.clone())?;
+        let voices = Arc::new(voices);
+        let archive = archive_options(config).map(|options| Archive::open(&options));
+        let archive = archive.transpose()?.map(Arc::new);
+        let archivist = archivist(config, store, &voices, archive.as_ref(), metrics.voice).await?;
+        let grpc = GrpcServer {
+            clients: Arc::new(Clients::new(&config.clients, account_names(config))),
+            platform: platform.clone(),
+            submissions: submissions.clone(),
+            log: log.clone(),
+            notes: log.clone(),
+            calls: calls.clone(),
+            subscriptions: store.subscriptions.clone(),
+            backfill: backfill.clone(),
+            reconciliation: reconciliation.clone(),
+            voices,
+            archive,
+            drain,
+            metrics: metrics.grpc,
+            relay_metrics: metrics.relay,
+            max_concurrent_requests: config.grpc.max_concurrent_requests,
+            max_request_bytes: config.grpc.max_request_bytes,
+        };
+        let assembler = Assembler::new(
+            calls.clone(),
+            log.clone(),
+            store.subscriptions.clone(),
+            log.clone(),
+            assembler_options(config),
+            metrics.calls,
+        );
+        let watch = Watch::new(
+            log.clone(),
+            store.subscriptions.clone(),
+            metrics.subscriptions,
+            limits(config, log.clone()),
+        );
+        Ok(Self {
+            platform,
+            submissions,
+            edge,
+            grpc,
+            assembler,
+            backfill,
+            reconciliation,
+            archivist,
+            watch,
+        })
+    }
+}
+
+/// Who keeps recordings. Without an archive nobody does, and what was waiting is forgotten.
+async fn archivist(
+    config: &Config,
+    store: &Store,
+    voices: &Arc<VoiceServer>,
+    archive: Option<&Arc<Archive>>,
+    metrics: VoiceMetrics,
+) -> Result<Option<Archivist>, AppError> {
+    let Some(archive) = archive.cloned() else {
+        voice::forget(store.subscriptions.as_ref()).await?;
+        return Ok(None);
+    };
+    Ok(Some(Archivist::new(
+        archive,
+        voices.clone(),
+        store.calls.clone(),
+        store.log.clone(),
+        store.subscriptions.clone(),
+        store.log.clone(),
+        archivist_options(config),
+        metrics,
+    )))
+}

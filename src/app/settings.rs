@@ -1,0 +1,169 @@
+//! What each room is told of the configuration.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::backfill;
+use crate::calls::AssemblerOptions;
+use crate::config::Config;
+use crate::edge::EdgeConfig;
+use crate::platform::{DownloadConfig, PlatformConfig};
+use crate::reconciliation;
+use crate::relay::watch::Limits;
+use crate::store::embedded::{EmbeddedLog, Options};
+use crate::submissions::{self, UploadOptions};
+use crate::voice::{ArchiveOptions, ArchivistOptions, S3Options, ServerOptions};
+
+pub(super) fn account_names(config: &Config) -> Vec<String> {
+    config
+        .accounts
+        .iter()
+        .map(|account| account.name.clone())
+        .collect()
+}
+
+pub(super) fn store_options(config: &Config) -> Options {
+    Options {
+        retention: config.store.retention,
+        retention_bytes: config.store.retention_bytes,
+        ..Options::new(&config.store.path)
+    }
+}
+
+pub(super) fn platform_config(config: &Config) -> PlatformConfig {
+    let platform = &config.platform;
+    PlatformConfig {
+        base_url: platform.base_url.to_string(),
+        path_prefix: platform.path_prefix.clone(),
+        request_timeout: platform.request_timeout,
+        connect_timeout: platform.connect_timeout,
+        pool_idle_timeout: platform.pool_idle_timeout,
+        max_requests_per_second: platform.max_requests_per_second,
+        max_concurrent_requests: platform.max_concurrent_requests,
+        breaker_failures: platform.breaker_failures,
+        ..PlatformConfig::default()
+    }
+}
+
+pub(super) fn submissions_options(config: &Config) -> submissions::Options {
+    let submissions = &config.submissions;
+    submissions::Options {
+        keep: submissions.keep,
+        keep_rows: submissions.keep_rows,
+        numbers: submissions.numbers,
+        uploads: UploadOptions {
+            duplicate_numbers: submissions.duplicate_numbers,
+            duplicate_row_keys: submissions.duplicate_row_keys,
+            max_batches: submissions.max_batches,
+            patience: submissions.patience,
+        },
+        accounts: account_names(config),
+        clock: Arc::new(SystemTime::now),
+    }
+}
+
+pub(super) fn edge_config(config: &Config) -> EdgeConfig {
+    EdgeConfig {
+        max_body_bytes: config.push.max_body_bytes,
+        max_buffered_bytes: config.push.max_buffered_bytes,
+        append_timeout: config.push.append_timeout,
+        voice_base_url: config.platform.voice_base_url.to_string(),
+    }
+}
+
+pub(super) fn backfill_options(config: &Config) -> backfill::Options {
+    backfill::Options {
+        at: config.backfill.at,
+        folder: config.store.path.clone(),
+        voice_base_url: config.platform.voice_base_url.to_string(),
+        limits: backfill::file::Limits {
+            // What stands around a push on its line has room, too.
+            line_bytes: config.push.max_body_bytes.saturating_add(4096),
+            ..backfill::file::Limits::default()
+        },
+        backoff: Duration::from_mins(1),
+        clock: Arc::new(SystemTime::now),
+    }
+}
+
+pub(super) fn download_config(config: &Config) -> DownloadConfig {
+    DownloadConfig {
+        base_url: config.platform.push_download_url.to_string(),
+        connect_timeout: config.platform.connect_timeout,
+        wait: config.platform.request_timeout,
+    }
+}
+
+pub(super) fn voice_server_options(config: &Config) -> ServerOptions {
+    ServerOptions {
+        base_url: config.platform.voice_base_url.to_string(),
+        connect_timeout: config.platform.connect_timeout,
+        stall_timeout: config.voice.stall_timeout,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rough measure")]
+pub(super) fn limits(config: &Config, log: Arc<EmbeddedLog>) -> Limits {
+    let most = config.store.retention_bytes;
+    Limits {
+        stuck_after: config.subscriptions.stuck_after,
+        retention: config.store.retention,
+        fullness: Box::new(move || match most {
+            0 => 0.0,
+            most => log.stats().bytes as f64 / most as f64,
+        }),
+    }
+}
+
+pub(super) fn archive_options(config: &Config) -> Option<ArchiveOptions> {
+    let voice = &config.voice;
+    if voice.archive.is_empty() {
+        return None;
+    }
+    Some(ArchiveOptions {
+        url: voice.archive.clone(),
+        s3: S3Options {
+            endpoint: voice.s3.endpoint.clone(),
+            region: voice.s3.region.clone(),
+            keys: voice.s3.keys.clone(),
+        },
+    })
+}
+
+pub(super) fn archivist_options(config: &Config) -> ArchivistOptions {
+    let voice = &config.voice;
+    ArchivistOptions {
+        name: voice.name.clone(),
+        retry_for: voice.retry_for,
+        retry_after: voice.retry_after,
+        at_once: voice.max_concurrent,
+        clock: Arc::new(SystemTime::now),
+    }
+}
+
+pub(super) fn assembler_options(config: &Config) -> AssemblerOptions {
+    AssemblerOptions {
+        wait: config.calls.wait,
+        clock: Arc::new(SystemTime::now),
+    }
+}
+
+pub(super) fn reconciliation_options(config: &Config) -> reconciliation::Options {
+    let settings = &config.reconciliation;
+    reconciliation::Options {
+        after_task_end: settings.after_task_end,
+        after_submission: settings.after_submission,
+        keep: settings.keep,
+        keep_awaited: config.submissions.keep_rows,
+        every: settings.every,
+        report_at: settings.report_at,
+        clock: Arc::new(SystemTime::now),
+    }
+}
+
+/// Says what is good as a configuration, and hardly meant.
+pub(super) fn warn_of(config: &Config) {
+    if config.accounts.is_empty() {
+        tracing::warn!("no [[accounts]] are configured: nothing can be called or pushed");
+    }
+}
