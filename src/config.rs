@@ -19,8 +19,8 @@ pub use self::clients::{Client, Permission};
 pub use self::reader::Fault;
 use self::reader::Section;
 pub use self::sections::{
-    Admin, Backfill, Calls, Grpc, Log, LogFormat, Platform, Push, S3, Store, Submissions,
-    Subscriptions, Voice,
+    Admin, Backfill, Calls, Grpc, Log, LogFormat, Platform, Push, Reconciliation, S3, Store,
+    Submissions, Subscriptions, Voice,
 };
 use crate::account::Account;
 use crate::provider;
@@ -53,6 +53,8 @@ pub struct Config {
     pub voice: Voice,
     /// Failed-push files.
     pub backfill: Backfill,
+    /// Rows of which no call record has come.
+    pub reconciliation: Reconciliation,
     /// Who answers what the platform asks during a call, and what is answered in its place.
     pub dialog_context: provider::Options,
     /// Who may call; none: anybody who can connect.
@@ -123,6 +125,7 @@ impl Config {
             }),
             submissions: root.section("submissions", Submissions::read),
             backfill: root.section("backfill", Backfill::read),
+            reconciliation: root.section("reconciliation", Reconciliation::read),
             dialog_context: root.section("dialog_context", dialog_context::read),
             log: root.section("log", |s| Log {
                 filter: s.get("filter", "info,fjall=warn,lsm_tree=warn".into()),
@@ -295,6 +298,26 @@ mod tests {
             assert!(told, "{key} is not among {faults:#?}");
         }
         assert!(!faults.join("\n").contains("hush"), "{faults:#?}");
+    }
+
+    #[test]
+    fn a_timeout_that_leaves_the_answer_no_time_to_arrive_is_a_fault() {
+        let with = |timeout| {
+            parse(&format!(
+                "{ACCOUNT}[dialog_context]\ntimeout = '{timeout}'\n\
+                 [[dialog_context.overrides]]\nrobot_id = '7'\ntimeout = '{timeout}'\n"
+            ))
+        };
+        assert!(with("450ms").is_ok());
+        let faults = with("451ms").unwrap_err();
+        for (fault, key) in faults.iter().zip(["timeout", "overrides[0].timeout"]) {
+            let expected = format!("dialog_context.{key}: 451ms is longer than 450ms: ");
+            assert!(
+                fault.starts_with(&expected) && fault.contains("500ms"),
+                "{fault}"
+            );
+        }
+        assert_eq!(faults.len(), 2, "{faults:?}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod platform;
 pub mod proto;
 pub mod provider;
 pub mod push;
+pub mod reconciliation;
 pub mod relay;
 pub mod sandbox;
 pub mod secret;

@@ -135,6 +135,8 @@ impl Assembler {
             };
             let deliveries = drain(member.as_mut(), handed)?;
             session.round(member.place(), &deliveries).await?;
+            // What is acknowledged has been committed.
+            self.calls.reached.send_replace(member.place());
             if std::mem::take(has_failed) {
                 tracing::info!("calls are assembled again");
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use prost_types::Timestamp;
+use url::Url;
 
 use super::assemble;
 use super::metrics::CallsMetrics;
@@ -175,6 +176,9 @@ impl Draft {
         summary.row_key.clone_from(&call.row_key);
         summary.call_relation_id.clone_from(&call.call_relation_id);
         summary.callee.clone_from(&call.callee);
+        let voice = call.voice.as_ref();
+        let voice_url = voice.and_then(|voice| Url::parse(&voice.absolute_url).ok());
+        summary.voice_url = voice_url.map(String::from).unwrap_or_default();
         let is_final = state != CallState::Partial;
         summary.is_pending = is_final && *assemble::content_id(call).as_bytes() != *summary.emitted;
     }

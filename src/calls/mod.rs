@@ -16,16 +16,19 @@ mod outcome;
 mod projection;
 mod stored;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use prost::Message;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use url::Url;
 
 pub use self::assembler::{Assembler, AssemblerOptions, Clock};
-use self::list::{Search, holds_account};
+use self::list::Search;
 use self::projection::{Disk, Projection};
 use self::stored::Index;
 use crate::proto::{Call, CallOutcome, CallState};
@@ -35,12 +38,16 @@ use crate::store::End;
 /// The durable subscription of the assembler.
 pub const SUBSCRIPTION: &str = "yeta-gateway.calls";
 
+/// Nobody who asks for a call waits longer for it to be put together.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// So many calls of one row are told.
 const MAX_ATTEMPTS: usize = 1000;
 
 /// The calls, as far as they have been put together.
 pub struct Calls {
     projection: Arc<Projection>,
+    /// Up to where this process has found the log applied.
+    reached: watch::Sender<Position>,
 }
 
 /// Why the calls could not be opened.
@@ -132,7 +139,10 @@ impl Calls {
     /// is removed, to be put together again from the log.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let projection = Arc::new(Projection::open(path)?);
-        Ok(Self { projection })
+        Ok(Self {
+            projection,
+            reached: watch::Sender::new(Position::START),
+        })
     }
 
     /// A call of one of these accounts; `None`: of any.
@@ -144,18 +154,9 @@ impl Calls {
         let (accounts, call_uuid) = (accounts.cloned(), call_uuid.to_owned());
         let read = self.projection.read(move |disk| {
             let view = disk.view();
-            for key in view.keys(&call_uuid) {
-                let key = key?;
-                let is_visible = accounts.as_ref();
-                if is_visible.is_none_or(|accounts| holds_account(accounts, &key)) {
-                    return view.call(&key);
-                }
-            }
-            Ok(None)
+            view.first(view.keys(&call_uuid), accounts.as_ref())
         });
-        Ok(read
-            .await?
-            .and_then(|call| Call::decode(call.as_ref()).ok()))
+        read.await
     }
 
     /// Every call of a row, the first attempt first; those whose attempt is not known at the end.
@@ -179,10 +180,59 @@ impl Calls {
         Ok(calls)
     }
 
+    /// The last call whose recording lies at this whole address.
+    pub async fn of_voice(
+        &self,
+        accounts: Option<&BTreeSet<String>>,
+        url: &Url,
+    ) -> Result<Option<Call>, CallsError> {
+        let (accounts, url) = (accounts.cloned(), url.clone());
+        let read = self.projection.read(move |disk| {
+            let view = disk.view();
+            let (from, to) = Index::Voice(url.as_str()).whole();
+            let keys = view.list(from, to).rev();
+            view.first(keys.map(|item| Ok(item?.1)), accounts.as_ref())
+        });
+        read.await
+    }
+
     /// How far the log has been applied: events up to here are among the calls. `None`: not at
     /// all.
     pub async fn applied(&self) -> Result<Option<Position>, CallsError> {
         self.projection.read(Disk::applied).await
+    }
+
+    /// Waits until events up to here are among the calls.
+    pub async fn until_applied(&self, end: Position) {
+        let mut reached = self.reached.subscribe();
+        // The sender lives as long as this does.
+        let _ = reached.wait_for(|reached| *reached >= end).await;
+    }
+
+    /// The same for whoever was told of a push and asks for its call at once: calls are put together
+    /// a moment later. What is not there within two seconds counts as not there.
+    pub async fn soon_applied(&self, end: Position) {
+        let _ = timeout(PATIENCE, self.until_applied(end)).await;
+    }
+
+    /// Of these rows of an account, those of which a call record is among the calls.
+    pub async fn recorded(
+        &self,
+        account: &str,
+        task_data_ids: Vec<String>,
+    ) -> Result<HashSet<String>, CallsError> {
+        let account = account.to_owned();
+        let read = self.projection.read(move |disk| {
+            let view = disk.view();
+            let mut recorded = HashSet::new();
+            for id in task_data_ids {
+                if view.has_record(&account, &id)? {
+                    recorded.insert(id);
+                }
+            }
+            Ok(recorded)
+        });
+        read.await
     }
 
     /// A page of calls.

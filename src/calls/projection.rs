@@ -30,7 +30,7 @@ use crate::push::{Position, StoreId};
 /// How many bytes of blocks are kept in memory: the index and the summaries of a million calls.
 const CACHE: u64 = 128 << 20;
 /// How the database is written; another one is made anew.
-const FORMAT: [u8; 1] = [1];
+const FORMAT: [u8; 1] = [2];
 /// A commit waits no longer than this for the database's background work.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// That work is looked at so often meanwhile.

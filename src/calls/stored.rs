@@ -99,6 +99,8 @@ pub(super) enum Index<'a> {
     RowKey(&'a str),
     CallRelation(&'a str),
     Callee(&'a str),
+    /// Those whose recording lies at this address.
+    Voice(&'a str),
     /// Those that wait for something, until this time.
     Due(u64),
     /// Those whose last content is not in the log yet.
@@ -119,6 +121,7 @@ impl Index<'_> {
                 return [&[6], deadline_ms.to_be_bytes().as_slice()].concat();
             }
             Self::Pending => (7, None),
+            Self::Voice(url) => (8, Some(url)),
         };
         let mut key = vec![list];
         if let Some(text) = text {
@@ -184,6 +187,9 @@ pub(super) struct Summary {
     pub call_relation_id: String,
     #[prost(string, tag = "16")]
     pub callee: String,
+    /// The whole address of its recording, in the form that URLs are compared in.
+    #[prost(string, tag = "17")]
+    pub voice_url: String,
 }
 
 impl Summary {
@@ -202,6 +208,7 @@ impl Summary {
             Index::RowKey(&self.row_key),
             Index::CallRelation(&self.call_relation_id),
             Index::Callee(&self.callee),
+            Index::Voice(&self.voice_url),
         ];
         let named = texts.into_iter().filter(|index| {
             !matches!(
@@ -211,6 +218,7 @@ impl Summary {
                     | Index::RowKey("")
                     | Index::CallRelation("")
                     | Index::Callee("")
+                    | Index::Voice("")
             )
         });
         let mut indexes: Vec<_> = named.collect();

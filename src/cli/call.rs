@@ -1,6 +1,7 @@
 //! `yeta-gateway call`: calls placed directly, and what became of calls.
 
 mod list;
+mod overdue;
 pub mod show;
 mod watch;
 
@@ -29,6 +30,7 @@ enum CallCommand {
     Get(list::GetArgs),
     List(list::ListArgs),
     Watch(watch::WatchArgs),
+    Overdue(overdue::OverdueArgs),
 }
 
 /// Calls the rows given, 50 at most (CallOut, 直接外呼).
@@ -117,6 +119,7 @@ pub async fn run(args: CallArgs) -> anyhow::Result<ExitCode> {
         CallCommand::Get(args) => args.run().await,
         CallCommand::List(args) => args.run().await,
         CallCommand::Watch(args) => args.run().await,
+        CallCommand::Overdue(args) => args.run().await,
     };
     done.map(|()| ExitCode::SUCCESS)
 }

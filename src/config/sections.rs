@@ -188,6 +188,21 @@ pub struct Backfill {
     pub at: Time,
 }
 
+/// `[reconciliation]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reconciliation {
+    /// How long after the end of its task a row without a record is overdue.
+    pub after_task_end: Duration,
+    /// The same after its submission, for one that is called directly.
+    pub after_submission: Duration,
+    /// How long overdue rows are told.
+    pub keep: Duration,
+    /// How often rows are looked at.
+    pub every: Duration,
+    /// From when on yesterday is reported: a time of day in China.
+    pub report_at: Time,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
@@ -349,6 +364,22 @@ impl Backfill {
             enabled: section.get("enabled", true),
             at: section.get("at", Time::constant(6, 0, 0, 0)),
         }
+    }
+}
+
+impl Reconciliation {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let reconciliation = Self {
+            after_task_end: section.get("after_task_end", Duration::from_mins(10)),
+            after_submission: section.get("after_submission", Duration::from_hours(2)),
+            keep: section.get("keep", Duration::from_hours(7 * 24)),
+            every: section.get("every", Duration::from_mins(1)),
+            report_at: section.get("report_at", Time::constant(9, 0, 0, 0)),
+        };
+        if reconciliation.every.is_zero() {
+            section.fault("every", "must be longer than 0");
+        }
+        reconciliation
     }
 }
 

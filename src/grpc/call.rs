@@ -21,8 +21,10 @@ use crate::config::Permission;
 use crate::proto::call_service_server::{CallService, CallServiceServer};
 use crate::proto::{
     Call, CallOutcome, CallState, GetCallRequest, GetCallResponse, ListCallsRequest,
-    ListCallsResponse, PushFilter, PushKind, RowAttempt, WatchCallsRequest, WatchCallsResponse,
+    ListCallsResponse, ListOverdueRequest, ListOverdueResponse, OverdueReason, PushFilter,
+    PushKind, RowAttempt, WatchCallsRequest, WatchCallsResponse,
 };
+use crate::reconciliation::{OverdueQuery, Reconciliation};
 use crate::relay::metrics::RelayMetrics;
 use crate::relay::{self, Reader, Start};
 use crate::store::{Filter, PushLog};
@@ -30,6 +32,7 @@ use crate::store::{Filter, PushLog};
 /// The service's implementation.
 pub struct CallFront {
     calls: Arc<Calls>,
+    reconciliation: Arc<Reconciliation>,
     log: Arc<dyn PushLog>,
     clients: Arc<Clients>,
     drain: CancellationToken,
@@ -39,6 +42,7 @@ pub struct CallFront {
 /// The service, ready to be served. Its streams end when `drain` is cancelled.
 pub fn call_service(
     calls: Arc<Calls>,
+    reconciliation: Arc<Reconciliation>,
     log: Arc<dyn PushLog>,
     clients: Arc<Clients>,
     drain: CancellationToken,
@@ -46,6 +50,7 @@ pub fn call_service(
 ) -> CallServiceServer<CallFront> {
     CallServiceServer::new(CallFront {
         calls,
+        reconciliation,
         log,
         clients,
         drain,
@@ -74,7 +79,12 @@ impl CallService for CallFront {
     ) -> Result<Response<GetCallResponse>, Status> {
         let (_, accounts) = self.admit(&request)?;
         let call_uuid = request.into_inner().call_uuid;
-        let call = self.calls.get(accounts.as_ref(), &call_uuid).await?;
+        let end = *self.log.end().borrow();
+        let mut call = self.calls.get(accounts.as_ref(), &call_uuid).await?;
+        if call.is_none() {
+            self.calls.soon_applied(end).await;
+            call = self.calls.get(accounts.as_ref(), &call_uuid).await?;
+        }
         let call = call.ok_or_else(|| status::call_not_found(&call_uuid))?;
         let row = if call.task_data_id.is_empty() {
             Vec::new()
@@ -141,6 +151,32 @@ impl CallService for CallFront {
         };
         Ok(Response::new(watch.into_stream()))
     }
+
+    async fn list_overdue(
+        &self,
+        request: Request<ListOverdueRequest>,
+    ) -> Result<Response<ListOverdueResponse>, Status> {
+        let (_, accounts) = self.admit(&request)?;
+        let request = request.into_inner();
+        let query = OverdueQuery {
+            accounts,
+            reasons: request.reasons().collect(),
+            task_ids: request.task_ids.into_iter().collect(),
+            size: page_size(request.page_size),
+            page_token: request.page_token,
+        };
+        let page = self.reconciliation.list(&query).await?;
+        let days = page
+            .days
+            .map(|(from, to)| (from.to_string(), to.to_string()));
+        let (backfill_from_date, backfill_to_date) = days.unwrap_or_default();
+        Ok(Response::new(ListOverdueResponse {
+            rows: page.rows,
+            next_page_token: page.next.unwrap_or_default(),
+            backfill_from_date,
+            backfill_to_date,
+        }))
+    }
 }
 
 impl CallFront {
@@ -196,6 +232,14 @@ fn attempt(call: Call) -> RowAttempt {
     }
 }
 
+/// A list of so many values can be asked for.
+fn values_of<T>(violations: &mut Violations, field: &str, values: &[T]) {
+    if values.len() > MAX_VALUES {
+        let fault = format!("has {} values, more than {MAX_VALUES}", values.len());
+        violations.add(field, fault);
+    }
+}
+
 impl Validate for GetCallRequest {
     fn validate(&self, violations: &mut Violations) {
         if self.call_uuid.is_empty() {
@@ -214,10 +258,7 @@ impl Validate for ListCallsRequest {
             ("call_relation_ids", &self.call_relation_ids),
             ("callees", &self.callees),
         ] {
-            if values.len() > MAX_VALUES {
-                let fault = format!("has {} values, more than {MAX_VALUES}", values.len());
-                violations.add(field, fault);
-            }
+            values_of(violations, field, values);
         }
         for (index, &outcome) in self.outcomes.iter().enumerate() {
             if CallOutcome::try_from(outcome).is_err() {
@@ -232,6 +273,23 @@ impl Validate for ListCallsRequest {
             ) {
                 let fault = format!("{state} names no CallState");
                 violations.add(format!("states[{index}]"), fault);
+            }
+        }
+    }
+}
+
+impl Validate for ListOverdueRequest {
+    fn validate(&self, violations: &mut Violations) {
+        violations.page_size(self.page_size);
+        values_of(violations, "task_ids", &self.task_ids);
+        values_of(violations, "reasons", &self.reasons);
+        for (index, &reason) in self.reasons.iter().enumerate() {
+            if matches!(
+                OverdueReason::try_from(reason),
+                Ok(OverdueReason::Unspecified) | Err(_)
+            ) {
+                let fault = format!("{reason} names no OverdueReason");
+                violations.add(format!("reasons[{index}]"), fault);
             }
         }
     }

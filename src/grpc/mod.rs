@@ -33,7 +33,7 @@ pub use outbound::outbound_service;
 pub use push::push_service;
 pub use subscription::subscription_service;
 pub use validate::{Validate, Violations};
-pub use voice::voice_service;
+pub use voice::{Targets, voice_service};
 
 /// The accounts whose calls a caller is shown: the one that it names, or all that are its own;
 /// `None`: all.

@@ -196,9 +196,10 @@ impl Outbound {
     async fn submit<S: Submit + Validate>(&self, request: Request<S>) -> Result<S::Reply, Status> {
         if request.get_ref().request_id().is_empty() {
             let account = self.door.account(&request, Permission::Outbound)?;
+            let asked = request.get_ref().without_rows();
             let reply = self.door.pass(request, Permission::Outbound).await?;
             // The answer is not kept back for a disk that hangs.
-            let noted = self.submissions.answered::<S>(account, &reply);
+            let noted = self.submissions.answered::<S>(account, asked, &reply);
             if timeout(NOTE_TIMEOUT, noted).await.is_err() {
                 tracing::warn!(account, "the ids that were answered are not noted in time");
             }

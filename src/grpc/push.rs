@@ -179,7 +179,7 @@ impl PushService for Pushes {
         request: Request<BackfillPushesRequest>,
     ) -> Result<Response<Added>, Status> {
         let drain = self.drain.clone();
-        backfill::days(&self.backfill, &self.access.clients, drain, &request)
+        backfill::days(&self.backfill, &self.access.clients, drain, request).await
     }
 
     type BackfillFileStream = FileAdded;

@@ -16,18 +16,19 @@ use super::auth::Clients;
 use super::observe::{GrpcMetrics, ObserveLayer};
 use super::overload::OverloadLayer;
 use super::{
-    LogEnd, call_service, config_service, outbound_service, panicked, push_service,
+    LogEnd, Targets, call_service, config_service, outbound_service, panicked, push_service,
     subscription_service, voice_service,
 };
 use crate::backfill::Backfill;
 use crate::calls::Calls;
 use crate::platform::Platform;
 use crate::proto::FILE_DESCRIPTOR_SET;
+use crate::reconciliation::Reconciliation;
 use crate::relay::metrics::RelayMetrics;
 use crate::store::subscriptions::Subscriptions;
 use crate::store::{Notes, PushLog};
 use crate::submissions::Submissions;
-use crate::voice::VoiceServer;
+use crate::voice::{Archive, VoiceServer};
 
 /// What the services work with.
 pub struct GrpcServer {
@@ -47,8 +48,12 @@ pub struct GrpcServer {
     pub notes: Arc<dyn Notes>,
     /// The calls put together.
     pub calls: Arc<Calls>,
+    /// The rows of which no record came.
+    pub reconciliation: Arc<Reconciliation>,
     /// Where recordings are fetched.
     pub voices: Arc<VoiceServer>,
+    /// Copies of recordings, if they are kept.
+    pub archive: Option<Arc<Archive>>,
     /// Cancelled when the gateway is told to stop.
     pub drain: CancellationToken,
     /// Counts of requests.
@@ -126,14 +131,19 @@ impl GrpcServer {
         );
         let calls = call_service(
             self.calls.clone(),
+            self.reconciliation.clone(),
             self.log.clone(),
             self.clients.clone(),
             self.drain.clone(),
             self.relay_metrics.clone(),
         );
         let voices = voice_service(
-            self.voices.clone(),
-            self.calls.clone(),
+            Targets {
+                server: self.voices.clone(),
+                archive: self.archive,
+                calls: self.calls.clone(),
+                log: self.log.clone(),
+            },
             self.clients.clone(),
             self.drain.clone(),
         );

@@ -499,7 +499,7 @@ pub(super) fn of_voice(error: &FetchError, at: VoiceAt) -> Status {
         FetchError::Status(status) => Answer::new(Grpc::Unavailable, error.reason())
             .with("http_status", &status.to_string())
             .retry(RETRY_AFTER),
-        FetchError::Unreachable(_) => {
+        FetchError::Unreachable(_) | FetchError::Archive(_) => {
             Answer::new(Grpc::Unavailable, error.reason()).retry(RETRY_AFTER)
         }
         FetchError::BeyondEnd { size } => {
@@ -507,7 +507,12 @@ pub(super) fn of_voice(error: &FetchError, at: VoiceAt) -> Status {
         }
         FetchError::Changed => Answer::new(Grpc::Aborted, error.reason()),
     };
-    answer.at(at).into_status(error.to_string())
+    let announced = at.announced_at.filter(|_| *error == FetchError::NotFound);
+    let text = match announced {
+        Some(at) => format!("{error}; it was announced at {at}"),
+        None => error.to_string(),
+    };
+    answer.at(at).into_status(text)
 }
 
 /// The status of a recording whose caller has no more time.

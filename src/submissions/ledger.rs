@@ -10,6 +10,7 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::awaited;
 use super::check::Numbers;
 use super::evidence::number_key;
 use super::out::{IsOut, Out};
@@ -179,6 +180,7 @@ impl Ledger {
             stored::keep(key, submission, is_open)
         };
         changes.extend(fates::changes(submission, self.numbers));
+        changes.extend(awaited::change(key, submission));
         self.notes.change(changes, Survives::Kill).await?;
         if is_open {
             self.note_open(key, submission);
@@ -211,14 +213,13 @@ impl Ledger {
         self.out.is_any(account) || self.open().by_time.values().any(is_open)
     }
 
-    /// Takes note of whose the platform's ids are, of a submission that is not kept itself.
+    /// Takes note of whose the platform's ids are, of a submission that is not kept itself, and of
+    /// its rows.
     pub async fn claim(&self, answered: Submission) -> Result<(), AppendError> {
-        let key = Key {
-            account: answered.account.clone(),
-            name: format!("p.{:032x}", rand::random::<u128>()),
-        };
+        let key = Key::of_nobody(&answered.account);
         let mut changes = fates::claims(&answered);
         changes.extend(claims(&key, &answered));
+        changes.extend(awaited::change(&key, &answered));
         self.notes.change(changes, Survives::Kill).await
     }
 

@@ -6,11 +6,13 @@
 //! `resolver` looks for evidence of what came of it. `rows` tells pushes whose they are, `sweep`
 //! forgets what is old.
 
+pub mod awaited;
 pub mod check;
 mod evidence;
 mod ledger;
 pub mod metrics;
 mod out;
+mod plain;
 mod request;
 mod requests;
 mod resolver;
@@ -24,6 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use prost_types::Timestamp;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +35,7 @@ use self::check::Numbers;
 use self::ledger::Ledger;
 pub use self::ledger::Page;
 use self::metrics::SubmissionsMetrics;
+use self::plain::PlainRows;
 pub use self::request::Submit;
 use self::requests::Requests;
 use self::resolver::Resolver;
@@ -43,6 +47,7 @@ pub use self::upload::{
     Refusal, RowFault, RowOutcome, RowResult, Session, Stopped, Told, UploadOptions,
 };
 use crate::platform::{Code, Platform, PlatformError};
+use crate::proto::submission::Request;
 use crate::proto::{Submission, SubmissionState, UploadHeader};
 use crate::store::{AppendError, Notes, PushLog, ReadError};
 
@@ -130,6 +135,9 @@ pub struct Submissions {
     options: Options,
     metrics: SubmissionsMetrics,
     tasks: TaskTracker,
+    /// Rows of requests without an id, to be noted by `run`.
+    plain: mpsc::Sender<PlainRows>,
+    plain_rows: tokio::sync::Mutex<mpsc::Receiver<PlainRows>>,
 }
 
 impl Submissions {
@@ -177,6 +185,7 @@ impl Submissions {
             tasks: tasks.clone(),
             live: Mutex::default(),
         };
+        let (plain, plain_rows) = mpsc::channel(plain::QUEUE);
         Ok(Self {
             ledger,
             requests: Arc::new(requests),
@@ -186,6 +195,8 @@ impl Submissions {
             options,
             metrics,
             tasks,
+            plain,
+            plain_rows: plain_rows.into(),
         })
     }
 
@@ -212,16 +223,29 @@ impl Submissions {
         self.uploads.begin(account, header, drain).await
     }
 
-    /// Takes note of what was answered to a request without an id, where it could be taken for the
-    /// outcome of another one that nobody knows.
-    pub async fn answered<S: Submit>(&self, account: &str, reply: &S::Reply) {
-        if !self.ledger.is_any_open_or_out(account) {
-            return;
-        }
-        let answered = Submission {
+    /// Takes note of what was answered to a request without an id: of rows whose records are
+    /// awaited from now on; and at once, where the ids could be taken for the outcome of another
+    /// request that nobody knows. `asked` is the request, with its rows or without.
+    pub async fn answered<S: Submit>(&self, account: &str, asked: Request, reply: &S::Reply) {
+        let mut answered = Submission {
+            account: account.to_owned(),
+            request: Some(asked),
             outcome: Some(S::outcome(reply.clone(), "")),
-            ..self.ledger.draft(account, S::OPERATION)
+            ..Submission::default()
         };
+        if !self.ledger.is_any_open_or_out(account) {
+            let rows = PlainRows {
+                account: account.to_owned(),
+                task_id: awaited::task_id(&answered).to_owned(),
+                ids: ledger::ids(&answered).to_vec(),
+                answered_ms: self.ledger.now_ms(),
+            };
+            if rows.ids.is_empty() || self.plain.try_send(rows).is_ok() {
+                return;
+            }
+        }
+        answered.set_state(SubmissionState::Accepted);
+        answered.created_at = Some(self.ledger.now().into());
         if let Err(error) = self.ledger.claim(answered).await {
             tracing::warn!(account, %error, "the ids that were answered are not noted");
         }
@@ -255,8 +279,11 @@ impl Submissions {
         self.row_keys.clone()
     }
 
-    /// Looks for unknown outcomes, and forgets what is old, until told to stop.
+    /// Looks for unknown outcomes, notes rows of requests without an id, and forgets what is old,
+    /// until told to stop. To be run once.
     pub async fn run(&self, end: CancellationToken) {
+        let mut plain_rows = self.plain_rows.lock().await;
+        let plain = plain::run(&self.ledger, &mut plain_rows, end.clone());
         let sweep = sweep::run(
             &self.ledger,
             &self.uploads,
@@ -264,7 +291,7 @@ impl Submissions {
             &self.metrics,
             end.clone(),
         );
-        tokio::join!(self.resolver.run(end.clone()), sweep);
+        tokio::join!(self.resolver.run(end.clone()), plain, sweep);
     }
 
     /// Waits until everything that has gone out has its outcome written down. To be awaited at

@@ -18,6 +18,9 @@ pub trait Submit: Operation<Reply: Clone + Sync> + Clone + Send {
     /// The request as it is written down: without its id.
     fn written(&self) -> Request;
 
+    /// The request as far as its rows are not needed.
+    fn without_rows(&self) -> Request;
+
     /// A reply as it is written down, with the log's end just before the request went out.
     fn outcome(reply: Self::Reply, push_cursor: &str) -> Outcome;
 
@@ -37,6 +40,10 @@ impl Submit for CallOutRequest {
             request_id: String::new(),
             ..self.clone()
         })
+    }
+
+    fn without_rows(&self) -> Request {
+        Request::CallOut(Self::default())
     }
 
     fn outcome(reply: CallOutResponse, push_cursor: &str) -> Outcome {
@@ -68,6 +75,10 @@ impl Submit for CreateTaskRequest {
         })
     }
 
+    fn without_rows(&self) -> Request {
+        Request::CreateTask(Self::default())
+    }
+
     fn outcome(reply: CreateTaskResponse, _: &str) -> Outcome {
         Outcome::CreateTaskResponse(reply)
     }
@@ -91,6 +102,13 @@ impl Submit for InsertTaskDataRequest {
         Request::InsertTaskData(Self {
             request_id: String::new(),
             ..self.clone()
+        })
+    }
+
+    fn without_rows(&self) -> Request {
+        Request::InsertTaskData(Self {
+            task_id: self.task_id.clone(),
+            ..Self::default()
         })
     }
 

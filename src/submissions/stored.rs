@@ -12,6 +12,8 @@
 //! | `upload-row/UPLOAD/ROW_KEY.VALUES` | [`KnownFate`] |
 //! | `upload-key/UPLOAD/ROW_KEY`, `upload-number/UPLOAD/NUMBER` | [`Taken`], unless by a refused row |
 //!
+//! Rows whose records are awaited have keys of their own, see [`awaited`](super::awaited).
+//!
 //! What callers choose (request ids, row keys, numbers) stands in keys by its hash.
 
 use base64::Engine as _;
@@ -44,6 +46,14 @@ impl Key {
         Self {
             account: account.to_owned(),
             name: format!("u.{upload}.{batch:016x}"),
+        }
+    }
+
+    /// Of what has no name of its own.
+    pub fn of_nobody(account: &str) -> Self {
+        Self {
+            account: account.to_owned(),
+            name: format!("p.{:032x}", rand::random::<u128>()),
         }
     }
 

@@ -369,6 +369,17 @@ async fn redials_are_attempts_of_one_row() {
 }
 
 #[tokio::test]
+async fn a_call_is_found_by_whoever_was_told_of_its_push() {
+    let app = TestApp::start().await;
+    for index in 0..20 {
+        let uuid = format!("call {index}");
+        app.push_all([answered(&uuid, "1").basic()]).await;
+        let found = get(&mut app.calls(), &uuid).await.unwrap();
+        assert_eq!(found.call.unwrap().call_uuid, uuid);
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_nobody_pushed_is_not_found() {
     let app = TestApp::start().await;
     let refused = get(&mut app.calls(), "nowhere").await.unwrap_err();

@@ -21,6 +21,7 @@ mod kindness;
 mod lossless;
 mod platform;
 mod pushes;
+mod reconciliation;
 mod relay;
 mod sandbox;
 mod secrecy;

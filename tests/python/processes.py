@@ -99,10 +99,11 @@ def run(*arguments, environment=None):
 
 
 def until(condition):
-    """Asks again and again until the condition holds."""
+    """Asks again and again until the condition holds; gives what it gave."""
     deadline = time.monotonic() + PATIENCE
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, "it does not come about"
+    return found
 
 
 def http(method, url, body=b"", content_type="application/json;charset=UTF-8"):

@@ -1,11 +1,15 @@
 //! Reads the database as it is at one moment.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use fjall::{Readable, Snapshot};
 use prost::Message;
 
+use super::super::list::holds_account;
 use super::super::stored::{CallKey, Index, Parts, Summary};
 use super::Disk;
+use crate::proto::Call;
 use crate::push::Position;
 
 /// Calls of which the log holds nothing any more.
@@ -43,6 +47,39 @@ impl<'a> View<'a> {
     /// The call's bytes.
     pub fn call(&self, key: &CallKey) -> fjall::Result<Option<fjall::Slice>> {
         self.snapshot.get(&self.disk.calls, key.as_bytes())
+    }
+
+    /// The first of these calls that is of one of these accounts; `None`: of any.
+    pub fn first(
+        &self,
+        keys: impl Iterator<Item = fjall::Result<CallKey>>,
+        accounts: Option<&BTreeSet<String>>,
+    ) -> fjall::Result<Option<Call>> {
+        for key in keys {
+            let key = key?;
+            if accounts.is_none_or(|accounts| holds_account(accounts, &key)) {
+                let call = self.call(&key)?;
+                return Ok(call.and_then(|call| Call::decode(call.as_ref()).ok()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether there is a call of a row with its record.
+    pub fn has_record(&self, account: &str, task_data_id: &str) -> fjall::Result<bool> {
+        let (from, to) = Index::TaskData(task_data_id).whole();
+        for item in self.list(from, to) {
+            let (_, key) = item?;
+            if key.account() != account.as_bytes() {
+                continue;
+            }
+            let call = self.call(&key)?;
+            let call = call.and_then(|call| Call::decode(call.as_ref()).ok());
+            if call.is_some_and(|call| call.call_record.is_some()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The keys of every call of a `call_uuid`: one for each account that has it.

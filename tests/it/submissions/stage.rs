@@ -55,10 +55,16 @@ pub fn outbound(grpc: &str) -> Outbound {
 impl Stage {
     /// `more` is further keys of the gateway's configuration.
     pub async fn set(config: SandboxConfig, more: &str) -> Self {
+        Self::set_pushing(config, more, None).await
+    }
+
+    /// With pushes to somewhere else than the gateway.
+    pub async fn set_pushing(config: SandboxConfig, more: &str, to: Option<&str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let relay = listener.local_addr().unwrap();
+        let gateway = format!("http://{relay}/v1/push/default/{PUSH_SECRET}");
         let sandbox = Sandbox::start(SandboxConfig {
-            push_to: vec![format!("http://{relay}/v1/push/default/{PUSH_SECRET}")],
+            push_to: vec![to.map_or(gateway, str::to_owned)],
             ..config
         })
         .await;

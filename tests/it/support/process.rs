@@ -54,11 +54,17 @@ impl Process {
         } else {
             "backfill.enabled = false"
         };
+        let downloads = if more.contains("push_download_url") {
+            String::new()
+        } else {
+            format!("platform.push_download_url = '{platform}/push_download/'")
+        };
         let text = format!(
             "grpc.listen = '127.0.0.1:0'\n\
              push.listen = '127.0.0.1:0'\n\
              admin.listen = '127.0.0.1:0'\n\
              platform.base_url = '{platform}'\n\
+             {downloads}\n\
              log.format = 'json'\n\
              {backfill}\n\
              store.path = '{}'\n\
@@ -138,6 +144,13 @@ impl Process {
     /// kill −9, and waits until it is gone.
     pub fn kill(self) {
         drop(self.running);
+    }
+
+    /// Waits until it has written this.
+    pub async fn until_logged(&self, text: &str) {
+        let output = &self.running.output;
+        let is_there = async || output.lock().unwrap().contains(text).then_some(());
+        eventually("a line of the log", is_there).await;
     }
 
     /// Sends SIGTERM.

@@ -1,0 +1,5 @@
+//! Rows that were accepted and of which no call record came.
+
+mod clock;
+mod gateway;
+mod world;
