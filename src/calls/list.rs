@@ -126,8 +126,7 @@ impl Search {
 
     /// The call's bytes, if it is wanted.
     fn look_at(&self, view: &View<'_>, key: &CallKey) -> fjall::Result<Option<fjall::Slice>> {
-        let accounts = self.query.accounts.as_ref();
-        if !accounts.is_none_or(|accounts| holds_account(accounts, key)) {
+        if !key.is_of(self.query.accounts.as_ref()) {
             return Ok(None);
         }
         if self.looks_inside() {
@@ -170,10 +169,6 @@ impl Search {
                 .answered
                 .is_none_or(|answered| answered == summary.answered)
     }
-}
-
-pub(super) fn holds_account(accounts: &BTreeSet<String>, key: &CallKey) -> bool {
-    std::str::from_utf8(key.account()).is_ok_and(|account| accounts.contains(account))
 }
 
 /// Several lists as one, newest first.

@@ -37,6 +37,14 @@ impl CallKey {
         &self.0
     }
 
+    /// Whether it is of one of these accounts; `None`: of any.
+    pub fn is_of(&self, accounts: Option<&BTreeSet<String>>) -> bool {
+        let holds = |accounts: &BTreeSet<String>| {
+            std::str::from_utf8(self.account()).is_ok_and(|account| accounts.contains(account))
+        };
+        accounts.is_none_or(holds)
+    }
+
     /// The account, as the key holds it.
     pub fn account(&self) -> &[u8] {
         let text = match self.0.first() {

@@ -9,8 +9,7 @@
 
 use prost::Message;
 
-use super::ledger::ids;
-use super::stored::{Key, created_at_ms};
+use super::stored::{Key, created_at_ms, ids};
 use crate::proto::submission::Request;
 use crate::proto::{Submission, SubmissionState};
 use crate::store::NoteChange;

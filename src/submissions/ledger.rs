@@ -19,7 +19,6 @@ use super::sweep::{claims, forgotten};
 use super::unsettled::{Open, Unsettled};
 use super::upload::fates;
 use super::{Clock, SubmissionsError};
-use crate::proto::submission::Outcome;
 use crate::proto::{Submission, SubmissionOperation, SubmissionState};
 use crate::store::{AppendError, Notes, PushLog, ReadError, Survives};
 
@@ -395,16 +394,7 @@ fn names(submission: &Submission) -> impl Iterator<Item = String> {
 fn is_open(submission: &Submission) -> bool {
     match submission.state() {
         SubmissionState::Unknown | SubmissionState::InFlight => true,
-        SubmissionState::Accepted => ids(submission).iter().any(String::is_empty),
+        SubmissionState::Accepted => stored::ids(submission).iter().any(String::is_empty),
         SubmissionState::Refused | SubmissionState::Unspecified => false,
-    }
-}
-
-/// The platform's ids of a submission's rows, as far as they are known.
-pub(super) fn ids(submission: &Submission) -> &[String] {
-    match &submission.outcome {
-        Some(Outcome::CallOutResponse(reply)) => &reply.task_data_ids,
-        Some(Outcome::InsertTaskDataResponse(reply)) => &reply.task_data_ids,
-        Some(Outcome::CreateTaskResponse(_) | Outcome::Error(_)) | None => &[],
     }
 }

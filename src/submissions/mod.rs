@@ -237,7 +237,7 @@ impl Submissions {
             let rows = PlainRows {
                 account: account.to_owned(),
                 task_id: awaited::task_id(&answered).to_owned(),
-                ids: ledger::ids(&answered).to_vec(),
+                ids: stored::ids(&answered).to_vec(),
                 answered_ms: self.ledger.now_ms(),
             };
             if rows.ids.is_empty() || self.plain.try_send(rows).is_ok() {

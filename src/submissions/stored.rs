@@ -22,7 +22,7 @@ use prost::Message;
 use prost_types::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::proto::submission::Request;
+use crate::proto::submission::{Outcome, Request};
 use crate::proto::{Submission, UploadHeader, UploadRow};
 use crate::store::NoteChange;
 
@@ -142,6 +142,15 @@ pub(super) fn numbers(request: Option<&Request>) -> impl Iterator<Item = &str> {
     };
     rows.iter()
         .filter_map(|row| row.values.first().map(String::as_str))
+}
+
+/// The platform's ids of a submission's rows, as far as they are known.
+pub(super) fn ids(submission: &Submission) -> &[String] {
+    match &submission.outcome {
+        Some(Outcome::CallOutResponse(reply)) => &reply.task_data_ids,
+        Some(Outcome::InsertTaskDataResponse(reply)) => &reply.task_data_ids,
+        Some(Outcome::CreateTaskResponse(_) | Outcome::Error(_)) | None => &[],
+    }
 }
 
 /// Under which key a row is found by the platform's id of it.

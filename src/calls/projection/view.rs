@@ -6,7 +6,6 @@ use bytes::Bytes;
 use fjall::{Readable, Snapshot};
 use prost::Message;
 
-use super::super::list::holds_account;
 use super::super::stored::{CallKey, Index, Parts, Summary};
 use super::Disk;
 use crate::proto::Call;
@@ -57,7 +56,7 @@ impl<'a> View<'a> {
     ) -> fjall::Result<Option<Call>> {
         for key in keys {
             let key = key?;
-            if accounts.is_none_or(|accounts| holds_account(accounts, &key)) {
+            if key.is_of(accounts) {
                 let call = self.call(&key)?;
                 return Ok(call.and_then(|call| Call::decode(call.as_ref()).ok()));
             }

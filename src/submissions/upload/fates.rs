@@ -8,7 +8,6 @@ use crate::proto::submission::{Outcome, Request};
 use crate::proto::{Row, Submission, SubmissionState, UploadRow};
 use crate::store::NoteChange;
 use crate::submissions::check::Numbers;
-use crate::submissions::ledger::ids;
 use crate::submissions::stored::{self, Fate, KnownFate, KnownRefusal, KnownRow, Taken};
 
 /// The changes that keep what a submission tells of its rows, or of the task that it made.
@@ -34,7 +33,9 @@ pub fn claims(submission: &Submission) -> Vec<NoteChange> {
         )];
     }
     let mut row_keys = submission.row_keys.iter();
-    let rows = ids(submission).iter().map(|id| (id, row_keys.next()));
+    let rows = stored::ids(submission)
+        .iter()
+        .map(|id| (id, row_keys.next()));
     let known = rows.filter(|(id, _)| !id.is_empty());
     known
         .map(|(id, row_key)| {
@@ -65,7 +66,7 @@ pub fn upload_rows(submission: &Submission) -> impl Iterator<Item = UploadRow> {
 fn fates(submission: &Submission) -> Vec<Fate> {
     let rows = submission.row_keys.len();
     match (submission.state(), &submission.outcome) {
-        (SubmissionState::Accepted, _) => ids(submission)
+        (SubmissionState::Accepted, _) => stored::ids(submission)
             .iter()
             .map(|id| match id.as_str() {
                 "" => Fate::Unknown("the batch was taken; the row's id is not known yet".into()),
