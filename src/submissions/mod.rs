@@ -22,6 +22,7 @@ mod sweep;
 mod unsettled;
 mod upload;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -138,6 +139,8 @@ pub struct Submissions {
     /// Rows of requests without an id, to be noted by `run`.
     plain: mpsc::Sender<PlainRows>,
     plain_rows: tokio::sync::Mutex<mpsc::Receiver<PlainRows>>,
+    /// Whether the last such rows are not noted: too many wait for a store that takes none.
+    leaves_out: AtomicBool,
 }
 
 impl Submissions {
@@ -197,6 +200,7 @@ impl Submissions {
             tasks,
             plain,
             plain_rows: plain_rows.into(),
+            leaves_out: AtomicBool::new(false),
         })
     }
 
@@ -240,9 +244,16 @@ impl Submissions {
                 ids: stored::ids(&answered).to_vec(),
                 answered_ms: self.ledger.now_ms(),
             };
-            if rows.ids.is_empty() || self.plain.try_send(rows).is_ok() {
-                return;
+            let is_left_out = !rows.ids.is_empty() && self.plain.try_send(rows).is_err();
+            if is_left_out && !self.leaves_out.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    account,
+                    "the ids that are answered are not noted for a while"
+                );
+            } else if !is_left_out {
+                self.leaves_out.store(false, Ordering::Relaxed);
             }
+            return;
         }
         answered.set_state(SubmissionState::Accepted);
         answered.created_at = Some(self.ledger.now().into());

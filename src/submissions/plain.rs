@@ -31,6 +31,8 @@ pub(super) struct PlainRows {
 pub(super) const QUEUE: usize = 4096;
 /// Rows gather for so long.
 const GATHER: Duration = Duration::from_millis(20);
+/// After a failure of the store, the same is tried again so much later.
+const PAUSE: Duration = Duration::from_millis(250);
 /// A note has so many rows.
 const ROWS: usize = 50;
 
@@ -53,21 +55,30 @@ pub(super) async fn run(
         while let Ok(more) = rows.try_recv() {
             gathered.push(more);
         }
-        note(ledger, std::mem::take(&mut gathered)).await;
+        note(ledger, std::mem::take(&mut gathered), &end).await;
         if is_end {
             return;
         }
     }
 }
 
-async fn note(ledger: &Ledger, rows: Vec<PlainRows>) {
+/// Notes rows, however long the store takes none; what comes meanwhile queues.
+async fn note(ledger: &Ledger, rows: Vec<PlainRows>, end: &CancellationToken) {
     let changes = changes(rows);
-    if changes.is_empty() {
-        return;
-    }
-    match ledger.notes().change(changes, Survives::Kill).await {
-        Ok(()) | Err(AppendError::Closed) => {}
-        Err(error) => tracing::warn!(%error, "the ids that were answered are not noted"),
+    let mut has_failed = false;
+    while !changes.is_empty() {
+        let noted = ledger.notes().change(changes.clone(), Survives::Kill);
+        match noted.await {
+            Ok(()) | Err(AppendError::Closed) => return,
+            Err(error) => {
+                if !std::mem::replace(&mut has_failed, true) {
+                    tracing::warn!(%error, "the ids that were answered are not noted; trying again");
+                }
+                if end.run_until_cancelled(sleep(PAUSE)).await.is_none() {
+                    return;
+                }
+            }
+        }
     }
 }
 
