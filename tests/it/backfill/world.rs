@@ -51,9 +51,18 @@ impl World {
     }
 
     pub async fn with(retention: Duration, limits: Limits) -> Self {
-        let platform = Files::start().await;
         let folder = tempfile::tempdir().unwrap();
         let now_ms = Arc::new(AtomicU64::new(NOON));
+        Self::on(Files::start().await, folder, now_ms, retention, limits).await
+    }
+
+    async fn on(
+        platform: Files,
+        folder: TempDir,
+        now_ms: Arc<AtomicU64>,
+        retention: Duration,
+        limits: Limits,
+    ) -> Self {
         let log = open(folder.path(), retention, &now_ms).await;
         let mut registry = Registry::default();
         let options = options(folder.path(), limits, &now_ms);
@@ -72,33 +81,11 @@ impl World {
 
     /// Closes everything, and opens it again as another process would.
     pub async fn reopen(self) -> Self {
-        let Self {
-            platform,
-            log,
-            backfill,
-            now_ms,
-            retention,
-            limits,
-            folder,
-            ..
-        } = self;
-        drop(backfill);
-        log.close().await;
-        drop(log);
-        let log = open(folder.path(), retention, &now_ms).await;
-        let mut registry = Registry::default();
-        let options = options(folder.path(), limits, &now_ms);
-        let backfill = made(&platform.base_url, &log, options, &mut registry).await;
-        Self {
-            platform,
-            log,
-            backfill,
-            registry,
-            now_ms,
-            retention,
-            limits,
-            folder,
-        }
+        drop(self.backfill);
+        self.log.close().await;
+        drop(self.log);
+        let (platform, folder, now_ms) = (self.platform, self.folder, self.now_ms);
+        Self::on(platform, folder, now_ms, self.retention, self.limits).await
     }
 
     pub fn pass(&self, ms: u64) {
