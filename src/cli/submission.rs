@@ -75,7 +75,10 @@ pub async fn run(args: SubmissionArgs) -> anyhow::Result<()> {
 type Client = OutboundServiceClient<Connection>;
 
 async fn get(mut client: Client, request_id: String, json: bool) -> anyhow::Result<()> {
-    let request = GetSubmissionRequest { request_id };
+    let request = GetSubmissionRequest {
+        request_id,
+        ..GetSubmissionRequest::default()
+    };
     let answer = client.get_submission(request).await.map_err(refused)?;
     let submission = answer.into_inner();
     if json {

@@ -23,8 +23,8 @@ use crate::{
         CallOutRequest, CallOutResponse, CreateTaskRequest, CreateTaskResponse, DeleteTaskRequest,
         DeleteTaskResponse, GetSubmissionRequest, InsertTaskDataRequest, InsertTaskDataResponse,
         ListSubmissionsRequest, ListSubmissionsResponse, PauseTaskRequest, PauseTaskResponse,
-        QueryTasksRequest, QueryTasksResponse, StartTaskRequest, StartTaskResponse, Submission,
-        SubmitRowsRequest,
+        QueryTasksRequest, QueryTasksResponse, SettleSubmissionRequest, StartTaskRequest,
+        StartTaskResponse, Submission, SubmitRowsRequest,
         outbound_service_server::{OutboundService, OutboundServiceServer},
     },
     store::Notes,
@@ -168,6 +168,14 @@ impl OutboundService for Outbound {
         let found = self.submissions.get(account, request_id).await?;
         let found = found.ok_or_else(|| status::submission_not_found(request_id))?;
         Ok(Response::new(found))
+    }
+
+    async fn settle_submission(
+        &self,
+        request: Request<SettleSubmissionRequest>,
+    ) -> Result<Response<Submission>, Status> {
+        self.door.account(&request, Permission::Admin)?;
+        Err(Status::unimplemented("not available yet"))
     }
 
     async fn list_submissions(

@@ -187,6 +187,7 @@ impl Resolver {
                 task_data_id: record.task_data_id.clone(),
                 row: i32::try_from(row).unwrap_or(i32::MAX),
                 task_ids: Vec::new(),
+                settled: true,
             });
             accept(&mut submission);
             self.write(&key, submission, was_unknown).await?;

@@ -220,6 +220,8 @@ fn is_of_tasks(kind: SubmissionEvidenceKind) -> bool {
         SubmissionEvidenceKind::Task
         | SubmissionEvidenceKind::SeveralTasks
         | SubmissionEvidenceKind::NoTask => true,
-        SubmissionEvidenceKind::CallRecord | SubmissionEvidenceKind::Unspecified => false,
+        SubmissionEvidenceKind::CallRecord
+        | SubmissionEvidenceKind::SeveralSubmissions
+        | SubmissionEvidenceKind::Unspecified => false,
     }
 }

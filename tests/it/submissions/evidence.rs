@@ -328,7 +328,7 @@ async fn what_is_unknown_is_listed_until_it_is_known() {
         let mut request = ListSubmissionsRequest {
             state: state.into(),
             page_size: 1,
-            page_token: String::new(),
+            ..ListSubmissionsRequest::default()
         };
         loop {
             let page = client

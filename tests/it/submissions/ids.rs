@@ -192,6 +192,7 @@ async fn an_id_is_its_accounts_own() {
         all.push(told(client.call_out(request).await));
         let mut request = Request::new(GetSubmissionRequest {
             request_id: "a".into(),
+            ..GetSubmissionRequest::default()
         });
         request
             .metadata_mut()
@@ -269,6 +270,7 @@ async fn only_a_client_that_may_call_sees_submissions() {
         let called = client.call_out(request).await.err();
         let mut request = Request::new(GetSubmissionRequest {
             request_id: "a".into(),
+            ..GetSubmissionRequest::default()
         });
         request.metadata_mut().insert("authorization", bearer(name));
         let got = client.get_submission(request).await.err();

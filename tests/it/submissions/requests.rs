@@ -131,6 +131,7 @@ pub fn accepted(ids: &[&str]) -> Told {
 pub async fn submission(client: &mut Outbound, request_id: &str) -> Result<Submission, Status> {
     let request = GetSubmissionRequest {
         request_id: request_id.into(),
+        ..GetSubmissionRequest::default()
     };
     let answer = client.get_submission(request).await?;
     Ok(answer.into_inner())

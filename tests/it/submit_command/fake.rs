@@ -17,10 +17,10 @@ use yeta_gateway::proto::{
     CallOutRequest, CallOutResponse, CreateTaskRequest, CreateTaskResponse, DeleteTaskRequest,
     DeleteTaskResponse, GetSubmissionRequest, InsertTaskDataRequest, InsertTaskDataResponse,
     ListSubmissionsRequest, ListSubmissionsResponse, PauseTaskRequest, PauseTaskResponse,
-    QueryTasksRequest, QueryTasksResponse, StartTaskRequest, StartTaskResponse, Submission,
-    SubmissionState, SubmitRowsRequest, SubmitRowsResponse, UploadHeader, UploadProgress,
-    UploadRow, UploadRowError, UploadRowResult, UploadRowWarning, submit_rows_request,
-    submit_rows_response,
+    QueryTasksRequest, QueryTasksResponse, SettleSubmissionRequest, StartTaskRequest,
+    StartTaskResponse, Submission, SubmissionState, SubmitRowsRequest, SubmitRowsResponse,
+    UploadHeader, UploadProgress, UploadRow, UploadRowError, UploadRowResult, UploadRowWarning,
+    submit_rows_request, submit_rows_response,
 };
 
 /// Where a stream ends before its end.
@@ -227,6 +227,13 @@ impl OutboundService for Fake {
         let found = book.submissions.iter().find(|it| it.request_id == id);
         let found = found.ok_or_else(|| Status::not_found("none"))?;
         Ok(Response::new(found.clone()))
+    }
+
+    async fn settle_submission(
+        &self,
+        _: Request<SettleSubmissionRequest>,
+    ) -> Result<Response<Submission>, Status> {
+        Err(Status::unimplemented("settles nothing"))
     }
 
     /// One to a page.
