@@ -13,7 +13,7 @@ use super::{auth::AuthError, validate::Violations};
 use crate::{
     backfill::BackfillError,
     calls::CallsError,
-    platform::{Code, DownloadError, Occupation, Outage, PlatformError},
+    platform::{Code, DownloadError, Occupation, Outage, PlatformError, refusal_text},
     proto::{Call, Submission, submission},
     push::{Cursor, Position},
     relay::RelayError,
@@ -156,9 +156,10 @@ impl From<PlatformError> for Status {
                 message,
                 occupation,
                 for_token: _,
-            } => return refused(&code, &message, occupation.as_deref()),
+                proven,
+            } => return refused(&code, &message, occupation.as_deref(), proven),
             PlatformError::TokenRefused { message } => {
-                return refused(&Code::InvalidToken, &message, None);
+                return refused(&Code::InvalidToken, &message, None, true);
             }
             PlatformError::Unreachable { retry_after, .. } => {
                 Answer::new(Grpc::Unavailable, "PLATFORM_UNREACHABLE").retry(retry_after)
@@ -205,12 +206,16 @@ impl From<PlatformError> for Status {
     }
 }
 
-fn refused(code: &Code, message: &str, occupation: Option<&Occupation>) -> Status {
+/// The status of an answer with a code. One that proves nothing asks for no retry: a change could
+/// be carried out twice.
+fn refused(code: &Code, message: &str, occupation: Option<&Occupation>, proven: bool) -> Status {
     let (grpc, reason, retry) = of_code(code);
     let message = shortened(message, LONGEST_MESSAGE);
-    let mut text = format!("the platform refused with code {code}: {message}");
+    let mut text = refusal_text(code, message, proven);
     let mut answer = Answer::new(grpc, reason).by_platform(code, message);
-    if retry {
+    if !proven {
+        answer = answer.with("proven", "false");
+    } else if retry {
         answer = answer.retry(RETRY_AFTER);
     }
     if let Some(known) = occupation {

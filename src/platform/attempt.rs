@@ -24,7 +24,7 @@ use super::{
     operation::Operation,
     record::Record,
     resend::{self, Effect, Known, Next, Tries},
-    wire::{PostError, Wire},
+    transport::{HttpAnswer, PostError, Transport},
 };
 use crate::proto::QueryTasksRequest;
 
@@ -35,7 +35,7 @@ const LONGEST_ASKING: Duration = Duration::from_secs(2);
 
 /// What is needed to do an operation, of its caller's or of a task's own.
 pub(super) struct Attempt<O> {
-    wire: Arc<Wire>,
+    transport: Arc<dyn Transport>,
     client: Arc<AccountClient>,
     body: Bytes,
     line_use: LineUse,
@@ -56,7 +56,7 @@ struct Failed {
 impl<O: Operation> Attempt<O> {
     pub(super) fn new(
         operation: &O,
-        wire: Arc<Wire>,
+        transport: Arc<dyn Transport>,
         client: &Arc<AccountClient>,
         gate: Arc<Gate>,
         deadline: Option<Instant>,
@@ -64,7 +64,7 @@ impl<O: Operation> Attempt<O> {
     ) -> Self {
         let body = serde_json::to_vec(&operation.body());
         Self {
-            wire,
+            transport,
             client: Arc::clone(client),
             body: body.expect("texts and numbers always serialize").into(),
             line_use: operation.line_use(),
@@ -150,7 +150,7 @@ impl<O: Operation> Attempt<O> {
             };
             let attempt = Attempt::<QueryTasksRequest>::new(
                 &question,
-                Arc::clone(&self.wire),
+                Arc::clone(&self.transport),
                 &self.client,
                 Arc::new(Gate::default()),
                 Some(now + most),
@@ -210,7 +210,7 @@ impl<O: Operation> Attempt<O> {
         let token = tokens.get().await?;
         pass.still_good()?;
         let posted = self
-            .wire
+            .transport
             .post(O::PATH, Some(&token.value), self.body.clone(), &self.gate)
             .await;
         pass.note(match &posted {
@@ -221,30 +221,50 @@ impl<O: Operation> Attempt<O> {
             Ok(answer) => answer,
             Err(error) => return Ok(Err(error.into())),
         };
-        let text = answer::text(&answer);
-        let Some(mut answer) = Answer::read(&text) else {
-            return Ok(Err(Failed {
-                known: Known::NoReadableAnswer,
-                detail: "no json with a code".to_owned(),
-                code: None,
-            }));
-        };
-        if answer.code == "0" {
-            return Ok(Ok(O::read(&mut answer.result)));
-        }
-        let code = Code::parse(&answer.code);
-        let known = if code == Code::InvalidToken {
+        let read = read_answer::<O>(&answer);
+        let is_token_refused = matches!(
+            &read,
+            Err(Failed {
+                code: Some(Code::InvalidToken),
+                ..
+            })
+        );
+        if is_token_refused {
             tokens.refused(&token);
-            Known::TokenRefused
-        } else {
-            Known::Answered
-        };
-        Ok(Err(Failed {
-            known,
-            detail: answer.message,
-            code: Some(code),
-        }))
+        }
+        Ok(read)
     }
+}
+
+/// What an answer says of the try, and what it proves.
+///
+/// Of a change, only a documented code in an answer below HTTP 500 is the platform's own refusal.
+/// Proxies answer with JSON and a `code`, too, after the platform has acted.
+fn read_answer<O: Operation>(answer: &HttpAnswer) -> Result<O::Reply, Failed> {
+    let text = answer::text(&answer.body);
+    let Some(mut body) = Answer::read(&text) else {
+        return Err(Failed {
+            known: Known::NoReadableAnswer,
+            detail: format!("no json with a code, HTTP status {}", answer.status),
+            code: None,
+        });
+    };
+    if body.code == "0" {
+        return Ok(O::read(&mut body.result));
+    }
+    let code = Code::parse(&body.code);
+    let is_documented = !matches!(code, Code::Other(_));
+    let is_proof = O::EFFECT == Effect::Reads || is_documented && answer.status < 500;
+    let known = match code {
+        _ if !is_proof => Known::Unproven,
+        Code::InvalidToken => Known::TokenRefused,
+        _ => Known::Answered,
+    };
+    Err(Failed {
+        known,
+        detail: body.message,
+        code: Some(code),
+    })
 }
 
 impl From<PostError> for Failed {
@@ -267,11 +287,12 @@ impl Failed {
         let detail = self.detail;
         match (self.known, self.code, effect) {
             (Known::TokenRefused, _, _) => PlatformError::TokenRefused { message: detail },
-            (Known::Answered, code, _) => PlatformError::Refused {
+            (Known::Answered | Known::Unproven, code, _) => PlatformError::Refused {
                 code: code.unwrap_or(Code::Other(String::new())),
                 message: detail,
                 occupation: None,
                 for_token: false,
+                proven: self.known == Known::Answered,
             },
             (Known::NotSent, _, _) => PlatformError::Unreachable {
                 detail,

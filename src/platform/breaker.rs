@@ -101,8 +101,7 @@ impl Breaker {
         let now = Instant::now();
         let mut is_probe = false;
         if let State::Open(open) = &mut *self.lock() {
-            let is_out = open.probe.is_some_and(|sent| now < sent + PROBE_LOST);
-            if is_out || now < open.next_probe {
+            if !open.admits_probe(now) {
                 return Err(open.held_back());
             }
             open.probe = Some(now);
@@ -113,6 +112,16 @@ impl Breaker {
             is_probe,
             unreached: None,
         })
+    }
+
+    /// What [`pass`](Self::pass) would answer now, without side effects: whether the call would be
+    /// the probe, or the reason why it would be held back.
+    pub(super) fn admits(&self) -> Result<bool, PlatformError> {
+        match &*self.lock() {
+            State::Closed { .. } => Ok(false),
+            State::Open(open) if open.admits_probe(Instant::now()) => Ok(true),
+            State::Open(open) => Err(open.held_back()),
+        }
     }
 
     /// No panic can happen while it is held.
@@ -204,6 +213,12 @@ impl Breaker {
 impl Open {
     fn is_maintenance(&self) -> bool {
         matches!(self.outage, Outage::Maintenance { .. })
+    }
+
+    /// Whether a probe is due and none is in flight.
+    fn admits_probe(&self, now: Instant) -> bool {
+        let in_flight = self.probe.is_some_and(|sent| now < sent + PROBE_LOST);
+        !in_flight && now >= self.next_probe
     }
 
     fn held_back(&self) -> PlatformError {

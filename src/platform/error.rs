@@ -13,8 +13,9 @@ pub enum PlatformError {
     /// No account of this name is configured.
     #[error("no account named {0:?} is configured")]
     UnknownAccount(String),
-    /// The platform answered with a code: it did not do what was asked.
-    #[error("the platform refused with code {code}: {message}")]
+    /// The platform answered with a code other than success. Where `proven`, it did not do what
+    /// was asked; where not, it may have: find out before calling again.
+    #[error("{}", refusal_text(code, message, *proven))]
     Refused {
         /// Its code.
         code: Code,
@@ -26,6 +27,10 @@ pub enum PlatformError {
         /// Whether it was the request for a token that was refused, so that the
         /// operation itself was not sent.
         for_token: bool,
+        /// Whether the answer proves that the platform changed nothing. Always true of an
+        /// operation that only reads. Of a change, true only for a documented code in an answer
+        /// with an HTTP status below 500.
+        proven: bool,
     },
     /// The platform refused a fresh token as well. Nothing was done; the next
     /// call begins with another token.
@@ -91,6 +96,18 @@ pub enum PlatformError {
     },
 }
 
+/// What an error proves about a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The platform did not act on it: it was not sent, or the platform did not take the token.
+    /// It may be sent again.
+    NothingSent,
+    /// The platform refused it and did not act on it.
+    Refused,
+    /// The platform may have acted on it.
+    Nothing,
+}
+
 /// Why requests of an account are held back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Outage {
@@ -125,12 +142,8 @@ impl PlatformError {
         }
     }
 
-    /// Whether it is certain that no change was sent which the platform could have
-    /// acted on, so that it may be asked for again without being done twice.
-    ///
-    /// False where the platform answered, as its answer is the outcome then, and
-    /// where nobody knows. What only asks may have gone out all the same.
-    pub fn nothing_was_sent(&self) -> bool {
+    /// What this error proves about a change.
+    pub fn proof(&self) -> Proof {
         match self {
             Self::UnknownAccount(_)
             | Self::TokenRefused { .. }
@@ -139,15 +152,15 @@ impl PlatformError {
             | Self::CredentialsUnreadable(_)
             | Self::Overloaded { .. }
             | Self::HeldBack { .. }
-            // Of a change, only the request for its token can end so.
-            | Self::Unreadable { .. } => true,
-            Self::Refused { for_token, .. } => *for_token,
-            Self::OutcomeUnknown { .. } => false,
+            // A change ends so only when the request for its token did.
+            | Self::Unreadable { .. }
+            | Self::Refused { for_token: true, .. } => Proof::NothingSent,
+            Self::Refused { for_token: false, proven: true, .. } => Proof::Refused,
+            Self::Refused { for_token: false, proven: false, .. }
+            | Self::OutcomeUnknown { .. } => Proof::Nothing,
         }
     }
-}
 
-impl PlatformError {
     /// When to call again, where that can help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -173,6 +186,15 @@ impl PlatformError {
                 ..
             }
         )
+    }
+}
+
+/// An answer with a code other than success, in words.
+pub(crate) fn refusal_text(code: &Code, message: &str, proven: bool) -> String {
+    if proven {
+        format!("the platform refused with code {code}: {message}")
+    } else {
+        format!("an answer with code {code} does not prove that nothing was done: {message}")
     }
 }
 
@@ -203,65 +225,58 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_that_was_sent_or_answered_never_counts_as_not_sent() {
-        let (detail, retry_after) = (String::new, Duration::ZERO);
-        let outage = Outage::Unreachable { detail: detail() };
-        let since = SystemTime::UNIX_EPOCH;
+    fn what_each_error_proves_about_a_change_is_this_table() {
+        use Proof::{Nothing, NothingSent, Refused};
+        let (text, retry_after) = (String::new, Duration::ZERO);
+        let held_back = |outage| PlatformError::HeldBack {
+            outage,
+            since: SystemTime::UNIX_EPOCH,
+            retry_after,
+        };
+        let refused = |code, for_token, proven| PlatformError::Refused {
+            code,
+            message: text(),
+            occupation: None,
+            for_token,
+            proven,
+        };
+        let unknown = |timed_out| PlatformError::OutcomeUnknown {
+            detail: text(),
+            timed_out,
+        };
+        let (detail, message) = (text(), text());
         for (error, expected) in [
-            (PlatformError::UnknownAccount(detail()), true),
-            (PlatformError::TokenRefused { message: detail() }, true),
+            (PlatformError::UnknownAccount(text()), NothingSent),
+            (refused(Code::Busy, false, true), Refused),
+            (refused(Code::Busy, false, false), Nothing),
+            (refused(Code::InvalidToken, false, false), Nothing),
+            (refused(Code::Other(text()), false, false), Nothing),
+            (refused(Code::Busy, true, true), NothingSent),
+            (refused(Code::Busy, true, false), NothingSent),
+            (PlatformError::TokenRefused { message: text() }, NothingSent),
             (
                 PlatformError::Unreachable {
-                    detail: detail(),
+                    detail: text(),
                     retry_after,
                 },
-                true,
-            ),
-            (PlatformError::DeadlineExceeded, true),
-            (PlatformError::CredentialsUnreadable(detail()), true),
-            (PlatformError::Overloaded { retry_after }, true),
-            (
-                PlatformError::HeldBack {
-                    outage,
-                    since,
-                    retry_after,
-                },
-                true,
-            ),
-            (
-                PlatformError::Refused {
-                    code: Code::Busy,
-                    message: detail(),
-                    occupation: None,
-                    for_token: false,
-                },
-                false,
-            ),
-            (
-                PlatformError::Refused {
-                    code: Code::Busy,
-                    message: detail(),
-                    occupation: None,
-                    for_token: true,
-                },
-                true,
+                NothingSent,
             ),
             (
                 PlatformError::Unreadable {
-                    detail: detail(),
+                    detail: text(),
                     retry_after,
                 },
-                true,
+                NothingSent,
             ),
-            (
-                PlatformError::OutcomeUnknown {
-                    detail: detail(),
-                    timed_out: true,
-                },
-                false,
-            ),
+            (unknown(false), Nothing),
+            (unknown(true), Nothing),
+            (PlatformError::DeadlineExceeded, NothingSent),
+            (PlatformError::CredentialsUnreadable(text()), NothingSent),
+            (PlatformError::Overloaded { retry_after }, NothingSent),
+            (held_back(Outage::Unreachable { detail }), NothingSent),
+            (held_back(Outage::Maintenance { message }), NothingSent),
         ] {
-            assert_eq!(error.nothing_was_sent(), expected, "{error:?}");
+            assert_eq!(error.proof(), expected, "{error:?}");
         }
     }
 

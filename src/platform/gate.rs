@@ -19,18 +19,18 @@ const SENT: u32 = 2;
 /// Each try has a number, and its body opens the gate for that number alone, so
 /// that a forgotten body of an earlier try cannot slip through a later one.
 #[derive(Debug, Default)]
-pub(super) struct Gate(AtomicU32);
+pub(crate) struct Gate(AtomicU32);
 
 impl Gate {
     /// Readies the gate for a try and gives the try's number.
-    pub(super) fn arm(&self) -> u32 {
+    pub(crate) fn arm(&self) -> u32 {
         let try_number = (self.0.load(Ordering::Acquire) >> 2).wrapping_add(1) & (u32::MAX >> 2);
         self.0.store(try_number << 2 | ARMED, Ordering::Release);
         try_number
     }
 
     /// Lets the body of try `try_number` through, once.
-    pub(super) fn open(&self, try_number: u32) -> bool {
+    pub(crate) fn open(&self, try_number: u32) -> bool {
         let (armed, sent) = (try_number << 2 | ARMED, try_number << 2 | SENT);
         self.0
             .compare_exchange(armed, sent, Ordering::AcqRel, Ordering::Acquire)
@@ -38,7 +38,7 @@ impl Gate {
     }
 
     /// Ends a try; says whether anything of it may have been sent.
-    pub(super) fn close(&self) -> bool {
+    pub(crate) fn close(&self) -> bool {
         self.0.fetch_and(!PHASE, Ordering::AcqRel) & PHASE == SENT
     }
 

@@ -17,6 +17,7 @@ mod record;
 mod resend;
 mod submission;
 mod token;
+mod transport;
 mod wire;
 
 use std::{
@@ -28,7 +29,7 @@ use std::{
 use tokio::{runtime::Handle, time::Instant};
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::error::masked;
+pub(crate) use self::error::{masked, refusal_text};
 use self::{
     attempt::Attempt,
     breaker::Breaker,
@@ -37,12 +38,13 @@ use self::{
     pace::Pace,
     submission::{Heirs, Submission},
     token::Tokens,
+    transport::Transport,
     wire::Wire,
 };
 pub use self::{
     code::Code,
     download::{DownloadConfig, DownloadError, Downloads},
-    error::{Outage, PlatformError},
+    error::{Outage, PlatformError, Proof},
     lines::{Holder, Occupation},
     metrics::PlatformMetrics,
     operation::Operation,
@@ -50,6 +52,15 @@ pub use self::{
     wire::WireError,
 };
 use crate::account::Account;
+
+/// What a simulated network needs to stand in for the platform.
+#[cfg(test)]
+pub(crate) mod simulation_seam {
+    pub(crate) use super::{
+        gate::Gate,
+        transport::{HttpAnswer, PostError, Transport},
+    };
+}
 
 /// Where the platform is and how long to wait for it.
 #[derive(Clone, Debug)]
@@ -107,7 +118,7 @@ impl Default for PlatformConfig {
 
 /// The platform, as the accounts of this gateway see it.
 pub struct Platform {
-    wire: Arc<Wire>,
+    transport: Arc<dyn Transport>,
     accounts: HashMap<String, Arc<AccountClient>>,
     metrics: PlatformMetrics,
     heirs: Heirs,
@@ -130,12 +141,26 @@ impl Platform {
         metrics: PlatformMetrics,
     ) -> Result<Self, WireError> {
         let wire = Arc::new(Wire::new(config)?);
+        Ok(Self::with_transport(config, accounts, metrics, wire))
+    }
+
+    /// As [`new`](Self::new), over another transport than HTTP.
+    pub(crate) fn with_transport(
+        config: &PlatformConfig,
+        accounts: impl IntoIterator<Item = Arc<Account>>,
+        metrics: PlatformMetrics,
+        transport: Arc<dyn Transport>,
+    ) -> Self {
         let accounts = accounts
             .into_iter()
             .map(|account| {
                 let name = account.name.clone();
                 let client = AccountClient {
-                    tokens: Tokens::keep(Arc::clone(&account), Arc::clone(&wire), metrics.clone()),
+                    tokens: Tokens::keep(
+                        Arc::clone(&account),
+                        Arc::clone(&transport),
+                        metrics.clone(),
+                    ),
                     pace: Pace::new(&name, config, metrics.clone()),
                     breaker: Arc::new(Breaker::new(&name, config, metrics.clone())),
                     lines: Lines::default(),
@@ -144,15 +169,32 @@ impl Platform {
                 (name, Arc::new(client))
             })
             .collect();
-        Ok(Self {
-            wire,
+        Self {
+            transport,
             accounts,
             metrics,
             heirs: Heirs {
                 runtime: Handle::current(),
                 tasks: TaskTracker::new(),
             },
-        })
+        }
+    }
+
+    /// Fails where a change of this account would be held back or would find no token at the
+    /// moment. Sends nothing and changes nothing, so that a caller can ask before it writes a
+    /// change to disk.
+    pub fn admits(&self, account: &str) -> Result<(), PlatformError> {
+        let client = self.client(account)?;
+        if client.breaker.admits()? {
+            // A probe starts a token request of its own.
+            return Ok(());
+        }
+        client.tokens.admits()
+    }
+
+    fn client(&self, account: &str) -> Result<&Arc<AccountClient>, PlatformError> {
+        let client = self.accounts.get(account);
+        client.ok_or_else(|| PlatformError::UnknownAccount(account.to_owned()))
     }
 
     /// Does `operation` for the account named `account`, by `deadline` if there
@@ -204,15 +246,12 @@ impl Platform {
         operation: &O,
         deadline: Option<Instant>,
     ) -> Result<Submission<O::Reply>, PlatformError> {
-        let client = self
-            .accounts
-            .get(account)
-            .ok_or_else(|| PlatformError::UnknownAccount(account.to_owned()))?;
+        let client = self.client(account)?;
         let gate = Arc::new(Gate::default());
         let caller_left = Arc::new(AtomicBool::new(false));
         let attempt = Attempt::<O>::new(
             operation,
-            Arc::clone(&self.wire),
+            Arc::clone(&self.transport),
             client,
             Arc::clone(&gate),
             deadline,
@@ -235,3 +274,6 @@ impl Platform {
         self.heirs.tasks.wait().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,8 +20,10 @@ pub(super) enum Known {
     NotSent,
     /// The platform answered that it does not take the token (10001).
     TokenRefused,
-    /// The platform answered with another code.
+    /// The platform answered with another code, which settles the try.
     Answered,
+    /// An answer came with a code that does not prove that the platform did not act on a change.
+    Unproven,
     /// Something was sent, and no answer came that could be read.
     NoReadableAnswer,
     /// Something was sent, and time ran out.
@@ -69,6 +71,7 @@ pub(super) fn next(effect: Effect, last: Known, tries: Tries) -> Next {
             Known::TokenRefused
             | Known::NotSent
             | Known::Answered
+            | Known::Unproven
             | Known::NoReadableAnswer
             | Known::TimedOut,
             _,
@@ -105,6 +108,7 @@ mod tests {
             (Reads, TokenRefused, 0, 2, GiveUp),
             (Reads, TokenRefused, 2, 1, WithAnotherToken),
             (Reads, Answered, 1, 0, GiveUp),
+            (Reads, Unproven, 1, 0, GiveUp),
             (Reads, NoReadableAnswer, 1, 0, AfterPause),
             (Reads, NoReadableAnswer, 2, 1, AfterPause),
             (Reads, NoReadableAnswer, 3, 0, GiveUp),
@@ -117,6 +121,8 @@ mod tests {
             (Changes, TokenRefused, 0, 2, GiveUp),
             (Changes, TokenRefused, 2, 1, WithAnotherToken),
             (Changes, Answered, 1, 0, GiveUp),
+            (Changes, Unproven, 1, 0, GiveUp),
+            (Changes, Unproven, 0, 1, GiveUp),
             (Changes, NoReadableAnswer, 1, 0, GiveUp),
             (Changes, NoReadableAnswer, 1, 1, GiveUp),
             (Changes, TimedOut, 1, 0, GiveUp),

@@ -28,7 +28,7 @@ use super::{
     gate::Gate,
     metrics::PlatformMetrics,
     resend::backoff,
-    wire::{PostError, Wire},
+    transport::{PostError, Transport},
 };
 use crate::account::Account;
 
@@ -83,12 +83,16 @@ struct Failure {
 
 impl Tokens {
     /// Starts to keep `account`'s token.
-    pub(super) fn keep(account: Arc<Account>, wire: Arc<Wire>, metrics: PlatformMetrics) -> Self {
+    pub(super) fn keep(
+        account: Arc<Account>,
+        transport: Arc<dyn Transport>,
+        metrics: PlatformMetrics,
+    ) -> Self {
         let shared = Arc::new(Shared::default());
         let state = watch::Sender::default();
         let keeper = Keeper {
             account,
-            wire,
+            transport,
             metrics,
             shared: Arc::clone(&shared),
             state: state.clone(),
@@ -128,6 +132,15 @@ impl Tokens {
                     retry_after: Duration::from_secs(1),
                 });
             }
+        }
+    }
+
+    /// Fails where [`get`](Self::get) would fail at once. Without side effects.
+    pub(super) fn admits(&self) -> Result<(), PlatformError> {
+        let state = self.state.borrow();
+        match &state.failure {
+            Some(failure) if self.shared.usable(&state).is_none() => Err(failure.now()),
+            _ => Ok(()),
         }
     }
 
@@ -181,7 +194,7 @@ impl Failure {
 /// Owns an account's token.
 struct Keeper {
     account: Arc<Account>,
-    wire: Arc<Wire>,
+    transport: Arc<dyn Transport>,
     metrics: PlatformMetrics,
     shared: Arc<Shared>,
     state: watch::Sender<State>,
@@ -313,11 +326,11 @@ impl Keeper {
         let at = Instant::now();
         let gate = Arc::new(Gate::default());
         let answer = self
-            .wire
+            .transport
             .post(PATH, None, body.into(), &gate)
             .await
             .map_err(no_answer)?;
-        let text = answer::text(&answer);
+        let text = answer::text(&answer.body);
         let mut answer = Answer::read(&text).ok_or_else(|| unreadable("no json with a code"))?;
         if answer.code != "0" {
             return Err(PlatformError::Refused {
@@ -325,6 +338,7 @@ impl Keeper {
                 message: answer.message,
                 occupation: None,
                 for_token: true,
+                proven: true,
             });
         }
         let value = answer.result.text("token");

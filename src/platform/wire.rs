@@ -1,4 +1,4 @@
-//! HTTP to the platform: one POST, and what is known after it.
+//! HTTP to the platform.
 
 use std::{
     error::Error,
@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{
     HeaderValue, Method, Request, Uri,
     header::CONTENT_TYPE,
@@ -25,7 +26,11 @@ use hyper_util::{
 use secrecy::{ExposeSecret, SecretString};
 use tower::{BoxError, timeout::Timeout, util::BoxCloneSyncService};
 
-use super::{PlatformConfig, gate::Gate};
+use super::{
+    PlatformConfig,
+    gate::Gate,
+    transport::{HttpAnswer, PostError, Transport},
+};
 
 /// More than any answer of the platform: 50 tasks are some 50 KiB.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
@@ -66,17 +71,6 @@ pub enum WireError {
     Tls(String),
 }
 
-/// How a POST failed.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum PostError {
-    /// Nothing was sent.
-    NotSent(String),
-    /// Something was sent, and no whole answer came back.
-    NoAnswer(String),
-    /// Something was sent, and time ran out.
-    TimedOut,
-}
-
 impl Wire {
     pub(super) fn new(config: &PlatformConfig) -> Result<Self, WireError> {
         let bad_url = || WireError::BadBaseUrl(config.base_url.clone());
@@ -108,15 +102,13 @@ impl Wire {
         }
     }
 
-    /// Posts `body` to `path`, once at most, and gives the whole answer whatever
-    /// its HTTP status. `gate` keeps the proof of whether it was sent.
-    pub(super) async fn post(
+    async fn exchange(
         &self,
         path: &str,
         token: Option<&SecretString>,
         body: Bytes,
         gate: &Arc<Gate>,
-    ) -> Result<Bytes, PostError> {
+    ) -> Result<HttpAnswer, PostError> {
         let uri = self
             .uri(path, token)
             .map_err(|()| PostError::NotSent("the token cannot stand in an address".to_owned()))?;
@@ -137,10 +129,12 @@ impl Wire {
         // taken, or its body might still go out.
         let exchange = async {
             let answer = self.client.request(request).await?;
+            let status = answer.status().as_u16();
             let body = Limited::new(answer.into_body(), MAX_ANSWER)
                 .collect()
                 .await?;
-            Ok::<_, BoxError>(body.to_bytes())
+            let body = body.to_bytes();
+            Ok::<_, BoxError>(HttpAnswer { status, body })
         };
         let outcome = tokio::time::timeout(self.request_timeout, exchange).await;
         let sent = gate.close();
@@ -176,6 +170,18 @@ impl Wire {
             .path_and_query(target)
             .build()
             .map_err(|_| ())
+    }
+}
+
+impl Transport for Wire {
+    fn post<'a>(
+        &'a self,
+        path: &'a str,
+        token: Option<&'a SecretString>,
+        body: Bytes,
+        gate: &'a Arc<Gate>,
+    ) -> BoxFuture<'a, Result<HttpAnswer, PostError>> {
+        Box::pin(self.exchange(path, token, body, gate))
     }
 }
 

@@ -17,7 +17,7 @@ use super::request::Submit;
 use super::resolver::Resolver;
 use super::stored::Key;
 use super::unsettled::Unsettled as _;
-use crate::platform::{Code, Platform, PlatformError};
+use crate::platform::{Code, Platform, PlatformError, Proof};
 use crate::proto::submission::{Outcome, Request};
 use crate::proto::{Submission, SubmissionError, SubmissionOperation, SubmissionState};
 
@@ -312,7 +312,7 @@ impl<S: Submit> Lead<S> {
                     },
                 };
             }
-            Err(error) if error.nothing_was_sent() => {
+            Err(error) if error.proof() == Proof::NothingSent => {
                 return Ended::failed(error, Left::Release(submission));
             }
             Err(error) => unknown(&mut submission, &error.to_string(), error.timed_out()),

@@ -12,7 +12,7 @@ use tokio::{net::TcpSocket, task::JoinSet, time::Instant};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use yeta_gateway::{
-    platform::{PlatformConfig, PlatformError},
+    platform::{PlatformConfig, PlatformError, Proof},
     proto::{
         CallOutRequest, CreateTaskRequest, InsertTaskDataRequest, QueryConfigRequest, Row,
         StartTaskRequest,
@@ -231,7 +231,7 @@ async fn calls_that_wait_for_their_turn_when_maintenance_begins_are_not_sent() {
     for outcome in join_all(waiting).await {
         let error = outcome.unwrap_err();
         assert!(matches!(error, PlatformError::HeldBack { .. }), "{error}");
-        assert!(error.nothing_was_sent());
+        assert_eq!(error.proof(), Proof::NothingSent);
     }
     assert_eq!(fake.operations(), 1);
 }

@@ -85,6 +85,7 @@ fn every_code_of_the_platform_has_its_status_reason_and_metadata() {
             message: "描述".into(),
             occupation: None,
             for_token: false,
+            proven: true,
         });
         assert_eq!(
             known(&status),
@@ -95,6 +96,31 @@ fn every_code_of_the_platform_has_its_status_reason_and_metadata() {
         let metadata = &details.error_info().unwrap().metadata;
         assert_eq!(metadata["code"], number);
         assert_eq!(metadata["message"], "描述");
+        assert!(!metadata.contains_key("proven"), "{number}");
+    }
+}
+
+#[test]
+fn a_code_that_proves_nothing_keeps_its_status_says_so_and_asks_for_no_retry() {
+    for (code, grpc, reason) in [
+        (Code::Other("504".into()), Grpc::Unknown, "PLATFORM_ERROR"),
+        (Code::Busy, Grpc::Unavailable, "PLATFORM_BUSY"),
+        (Code::InvalidToken, Grpc::Unavailable, "TOKEN_REFUSED"),
+    ] {
+        let status = Status::from(PlatformError::Refused {
+            code: code.clone(),
+            message: "描述".into(),
+            occupation: None,
+            for_token: false,
+            proven: false,
+        });
+        let expected = (grpc, reason.to_owned(), "xfyeta.com".to_owned(), false);
+        assert_eq!(known(&status), expected);
+        let details = status.get_error_details();
+        let metadata = &details.error_info().unwrap().metadata;
+        assert_eq!(metadata["proven"], "false", "{code}");
+        assert_eq!(metadata["code"], code.as_str());
+        assert!(status.message().contains("does not prove"), "{status}");
     }
 }
 
@@ -224,6 +250,7 @@ fn the_task_that_occupies_a_line_is_named_as_far_as_it_is_known() {
             message: "号码被占用".into(),
             occupation: Some(Box::new(occupation)),
             for_token: false,
+            proven: true,
         })
     };
     let status = told("回访");

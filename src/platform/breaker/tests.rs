@@ -26,6 +26,7 @@ fn refused(code: Code) -> PlatformError {
         message: "描述".into(),
         occupation: None,
         for_token: false,
+        proven: true,
     }
 }
 

@@ -169,6 +169,7 @@ fn a_refusal_of_one_task_says_nothing_of_others_and_an_absent_platform_of_none()
         message: String::new(),
         occupation: None,
         for_token,
+        proven: true,
     };
     let said = |error| match said_by(&error, NOW) {
         Said::Stage(Stage::Ended(reason, _)) => reason.as_str_name(),

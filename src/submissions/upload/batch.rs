@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::session::{Ready, Shared};
 use super::split::{self, Refusal};
 use super::{RowOutcome, RowResult, Stopped};
-use crate::platform::PlatformError;
+use crate::platform::{PlatformError, Proof};
 use crate::proto::submission::{Outcome, Request};
 use crate::proto::upload_header;
 use crate::proto::{
@@ -212,7 +212,7 @@ impl Batch {
                 }
                 Sent::Refused(refusal)
             }
-            Err(error) if error.nothing_was_sent() => {
+            Err(error) if error.proof() == Proof::NothingSent => {
                 ledger.release(&key, &submission).await;
                 return Ok(Err(error));
             }

@@ -1,0 +1,260 @@
+//! The client over a scripted transport, on a clock that stands still.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use prometheus_client::registry::Registry;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{advance, sleep};
+
+use super::{
+    simulation_seam::{Gate, HttpAnswer, PostError, Transport},
+    *,
+};
+use crate::{
+    proto::{QueryConfigRequest, StartTaskRequest},
+    secret::Secret,
+};
+
+const OK: Reply = Reply::Answer(200, r#"{"code":0,"result":{}}"#);
+const SECOND: Duration = Duration::from_secs(1);
+
+const TOKEN: &str = "/oauth/v1/token";
+
+/// How the scripted platform answers.
+#[derive(Clone, Copy, Debug)]
+enum Reply {
+    Answer(u16, &'static str),
+    NotSent,
+    /// It acts, and the connection breaks.
+    Lost,
+}
+
+type Script = dyn Fn(&str, &str) -> Reply + Send + Sync;
+
+/// Answers by path and token, and counts requests by path.
+struct Scripted {
+    script: Mutex<Box<Script>>,
+    posts: Mutex<HashMap<String, usize>>,
+}
+
+impl Scripted {
+    fn set(&self, script: impl Fn(&str, &str) -> Reply + Send + Sync + 'static) {
+        *self.script.lock().unwrap() = Box::new(script);
+    }
+
+    fn posts<O: Operation>(&self) -> usize {
+        self.posts_to(O::PATH)
+    }
+
+    fn posts_to(&self, path: &str) -> usize {
+        let posts = self.posts.lock().unwrap();
+        posts.get(path).copied().unwrap_or_default()
+    }
+}
+
+impl Transport for Scripted {
+    fn post<'a>(
+        &'a self,
+        path: &'a str,
+        token: Option<&'a SecretString>,
+        _: Bytes,
+        gate: &'a Arc<Gate>,
+    ) -> BoxFuture<'a, Result<HttpAnswer, PostError>> {
+        Box::pin(async move {
+            let try_number = gate.arm();
+            let posts = {
+                let mut posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
+                let posts = posts.entry(path.to_owned()).or_default();
+                *posts += 1;
+                *posts
+            };
+            let token = token.map_or("", |token| token.expose_secret());
+            let reply = (self.script.lock().unwrap())(path, token);
+            if matches!(reply, Reply::NotSent) {
+                gate.close();
+                return Err(PostError::NotSent("connection refused".into()));
+            }
+            assert!(gate.open(try_number));
+            gate.close();
+            match reply {
+                Reply::Answer(200, "token") => Ok(HttpAnswer {
+                    status: 200,
+                    body: format!(r#"{{"code":0,"result":{{"token":"{posts}"}}}}"#).into(),
+                }),
+                Reply::Answer(status, body) => Ok(HttpAnswer {
+                    status,
+                    body: body.into(),
+                }),
+                Reply::NotSent | Reply::Lost => Err(PostError::NoAnswer("connection reset".into())),
+            }
+        })
+    }
+}
+
+/// Gives tokens, named by their number, and answers operations from `script`.
+fn tokens_and(
+    script: impl Fn(&str, &str) -> Reply + Send + Sync + 'static,
+) -> impl Fn(&str, &str) -> Reply + Send + Sync + 'static {
+    move |path, token| match path {
+        TOKEN => Reply::Answer(200, "token"),
+        _ => script(path, token),
+    }
+}
+
+fn always(reply: Reply) -> impl Fn(&str, &str) -> Reply + Send + Sync + 'static {
+    tokens_and(move |_, _| reply)
+}
+
+fn platform_with(
+    config: &PlatformConfig,
+    script: impl Fn(&str, &str) -> Reply + Send + Sync + 'static,
+) -> (Platform, Arc<Scripted>) {
+    let transport = Arc::new(Scripted {
+        script: Mutex::new(Box::new(script)),
+        posts: Mutex::default(),
+    });
+    let account = Arc::new(Account {
+        name: "default".to_owned(),
+        app_key: Secret::inline("key"),
+        app_secret: Secret::inline("secret"),
+        push_secret: Secret::inline("push-secret"),
+        allow_push_from: Vec::new(),
+    });
+    let metrics = PlatformMetrics::register(&mut Registry::default());
+    let platform = Platform::with_transport(config, [account], metrics, transport.clone());
+    (platform, transport)
+}
+
+fn platform(
+    script: impl Fn(&str, &str) -> Reply + Send + Sync + 'static,
+) -> (Platform, Arc<Scripted>) {
+    platform_with(&PlatformConfig::default(), script)
+}
+
+async fn change(platform: &Platform) -> Result<(), PlatformError> {
+    let request = StartTaskRequest {
+        task_id: "1".to_owned(),
+    };
+    let done = platform.call("default", &request, None).await;
+    done.map(|_| ())
+}
+
+async fn read(platform: &Platform) -> Result<(), PlatformError> {
+    let request = QueryConfigRequest::default();
+    let done = platform.call("default", &request, None).await;
+    done.map(|_| ())
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_documented_code_below_http_500_proves_that_a_change_was_refused() {
+    const DOCUMENTED: &str = r#"{"code":10005,"message":"m"}"#;
+    const OTHER: &str = r#"{"code":504,"message":"Gateway Timeout"}"#;
+    const REFUSED_TOKEN: &str = r#"{"code":10001,"message":"m"}"#;
+    const DONE: &str = r#"{"code":0,"result":{}}"#;
+    // An answer; of a change, whether it proves the refusal, and how often it goes out.
+    for (status, body, proven, sent) in [
+        (200, DOCUMENTED, Some(true), 1),
+        (400, DOCUMENTED, Some(true), 1),
+        (499, DOCUMENTED, Some(true), 1),
+        (500, DOCUMENTED, Some(false), 1),
+        (503, DOCUMENTED, Some(false), 1),
+        (200, OTHER, Some(false), 1),
+        (404, OTHER, Some(false), 1),
+        (504, OTHER, Some(false), 1),
+        (502, REFUSED_TOKEN, Some(false), 1),
+        (200, REFUSED_TOKEN, None, 2),
+        (401, REFUSED_TOKEN, None, 2),
+        (500, DONE, None, 1),
+    ] {
+        let (platform, transport) = platform(always(Reply::Answer(status, body)));
+        let outcome = change(&platform).await;
+        assert_eq!(
+            transport.posts::<StartTaskRequest>(),
+            sent,
+            "{status} {body}"
+        );
+        match (&outcome, proven) {
+            (Err(PlatformError::Refused { proven, .. }), Some(expected)) => {
+                assert_eq!(*proven, expected, "{status} {body}");
+            }
+            (Err(PlatformError::TokenRefused { .. }), None) if sent == 2 => {}
+            (Ok(()), None) if body == DONE => {}
+            _ => panic!("{status} {body}: {outcome:?}"),
+        }
+        let outcome = read(&platform).await;
+        let is_proven = match &outcome {
+            Err(PlatformError::Refused { proven, .. }) => *proven,
+            Err(PlatformError::TokenRefused { .. }) => body == REFUSED_TOKEN,
+            Ok(()) => body == DONE,
+            Err(_) => false,
+        };
+        assert!(is_proven, "a read: {status} {body}: {outcome:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_goes_out_again_only_where_the_transport_says_that_nothing_was_sent() {
+    for (reply, sent, proof) in [
+        (Reply::NotSent, 3, Proof::NothingSent),
+        (Reply::Lost, 1, Proof::Nothing),
+    ] {
+        let (platform, transport) = platform(always(reply));
+        let error = change(&platform).await.unwrap_err();
+        assert_eq!(error.proof(), proof, "{reply:?}: {error}");
+        assert_eq!(transport.posts::<StartTaskRequest>(), sent, "{reply:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_admitted_where_it_would_be_sent_and_asking_sends_nothing() {
+    const MAINTENANCE: Reply = Reply::Answer(200, r#"{"code":10020,"message":"m"}"#);
+    let (platform, transport) = platform(always(OK));
+    let unknown = PlatformError::UnknownAccount("other".to_owned());
+    assert_eq!(platform.admits("other"), Err(unknown));
+    // No token yet, and none refused: a change would wait for one.
+    assert_eq!(platform.admits("default"), Ok(()));
+    assert_eq!(change(&platform).await, Ok(()));
+    assert_eq!(platform.admits("default"), Ok(()));
+
+    transport.set(always(MAINTENANCE));
+    change(&platform).await.unwrap_err();
+    let held_back = |error: &PlatformError| matches!(error, PlatformError::HeldBack { .. });
+    assert!(
+        platform
+            .admits("default")
+            .is_err_and(|error| held_back(&error))
+    );
+    advance(2 * SECOND).await;
+    // Asking takes no probe away.
+    for _ in 0..3 {
+        assert_eq!(platform.admits("default"), Ok(()));
+    }
+    assert_eq!(transport.posts::<StartTaskRequest>(), 2);
+    transport.set(always(OK));
+    assert_eq!(change(&platform).await, Ok(()));
+    assert_eq!(platform.admits("default"), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_change_is_admitted_while_the_token_request_pauses_after_a_failure() {
+    let (platform, transport) = platform(|_, _| Reply::NotSent);
+    let error = change(&platform).await.unwrap_err();
+    assert!(
+        matches!(error, PlatformError::Unreachable { .. }),
+        "{error}"
+    );
+    let error = platform.admits("default").unwrap_err();
+    assert!(
+        matches!(error, PlatformError::Unreachable { .. }),
+        "{error}"
+    );
+    transport.set(always(OK));
+    sleep(SECOND).await;
+    assert_eq!(platform.admits("default"), Ok(()));
+    assert_eq!(change(&platform).await, Ok(()));
+}
