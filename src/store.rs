@@ -8,6 +8,7 @@ pub mod embedded;
 mod end;
 mod entry;
 mod filter;
+pub mod memory;
 pub mod subscriptions;
 
 use std::ops::Range;
