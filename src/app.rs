@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::listeners::Listeners;
 use self::metrics::Metrics;
-use self::parts::Parts;
+use self::parts::{JobParts, Parts};
 use self::store::Store;
-use self::work::{Background, Task, errands};
+use self::work::{Job, retire};
 use crate::admin::{self, Ready};
 use crate::calls;
 use crate::config::Config;
@@ -92,21 +92,22 @@ pub async fn run(
     let (platform, submissions) = (parts.platform, parts.submissions);
 
     let ready = Ready::default();
-    let background = Background::start(
-        listeners.admin,
-        admin::router(ready.clone(), Arc::new(registry)),
-        store.log.clone(),
-        config.store.retention,
-        parts.watch,
-    );
-    let assembling = Task::start(|end| parts.assembler.run(end));
-    let archiving = parts.archivist.map(|it| Task::start(|end| it.run(end)));
-    let errands = errands(&config, &submissions, parts.backfill, parts.reconciliation);
+    // Probes and metrics are answered until the very end.
+    let admin = Job::start("admin listener", |stop| {
+        let router = admin::router(ready.clone(), Arc::new(registry));
+        http_server::serve(listeners.admin, router, stop.cancelled_owned())
+    });
+    let jobs = start_jobs(&config, &store, parts.jobs);
     let push = parts.edge.router();
     let push = http_server::serve(listeners.push, push, drain.clone().cancelled_owned());
     let grpc = async {
         let ended = parts.grpc.serve(listeners.grpc).await;
-        // Ends early only if it failed: the gateway does not go on by halves.
+        let is_expected = ended.is_err() || drain.is_cancelled();
+        assert!(
+            is_expected,
+            "the gRPC server ended although nobody stopped it"
+        );
+        // If it failed, the other listener ends too.
         drain.cancel();
         ended
     };
@@ -124,15 +125,46 @@ pub async fn run(
     };
 
     ready.set(false);
-    errands.stop().await;
-    if let Some(archiving) = archiving {
-        archiving.stop().await;
+    for job in jobs.into_iter().rev() {
+        job.stop().await;
     }
-    assembling.stop().await;
     store.close().await;
-    background.stop().await;
+    admin.stop().await;
     tracing::info!("stopped");
     Ok(stopped?)
+}
+
+/// Starts what runs beside the listeners; to be stopped in reverse order.
+fn start_jobs(config: &Config, store: &Store, parts: JobParts) -> Vec<Job> {
+    let JobParts {
+        assembler,
+        archivist,
+        submissions,
+        backfill,
+        reconciliation,
+        watch,
+    } = parts;
+    let (log, retention) = (store.log.clone(), config.store.retention);
+    let mut jobs = vec![
+        Job::start("retention", |stop| retire(log, retention, stop)),
+        Job::start("subscription watch", |stop| watch.run(stop)),
+        Job::start("assembler", |stop| assembler.run(stop)),
+    ];
+    if let Some(archivist) = archivist {
+        jobs.push(Job::start("archivist", |stop| archivist.run(stop)));
+    }
+    jobs.push(Job::start("submissions", |stop| async move {
+        submissions.run(stop).await;
+    }));
+    if config.backfill.enabled {
+        jobs.push(Job::start("backfill", |stop| async move {
+            backfill.run(stop).await;
+        }));
+    }
+    jobs.push(Job::start("reconciliation", |stop| async move {
+        reconciliation.run(stop).await;
+    }));
+    jobs
 }
 
 /// Gives what is under way until the grace is over.

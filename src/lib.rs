@@ -19,6 +19,8 @@ pub mod edge;
 pub mod grpc;
 pub mod http_server;
 pub mod lenient;
+pub mod logging;
+pub mod panics;
 pub mod platform;
 pub mod proto;
 pub mod provider;

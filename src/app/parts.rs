@@ -33,11 +33,17 @@ pub(super) struct Parts {
     pub submissions: Arc<Submissions>,
     pub edge: Edge,
     pub grpc: GrpcServer,
+    pub jobs: JobParts,
+}
+
+/// The parts that run in the background.
+pub(super) struct JobParts {
     pub assembler: Assembler,
+    /// None if no archive is configured.
+    pub archivist: Option<Archivist>,
+    pub submissions: Arc<Submissions>,
     pub backfill: Arc<Backfill>,
     pub reconciliation: Arc<Reconciliation>,
-    /// Who keeps recordings, if they are to be kept.
-    pub archivist: Option<Archivist>,
     pub watch: Watch,
 }
 
@@ -126,14 +132,17 @@ impl Parts {
         );
         Ok(Self {
             platform,
-            submissions,
+            submissions: submissions.clone(),
             edge,
             grpc,
-            assembler,
-            backfill,
-            reconciliation,
-            archivist,
-            watch,
+            jobs: JobParts {
+                assembler,
+                archivist,
+                submissions,
+                backfill,
+                reconciliation,
+                watch,
+            },
         })
     }
 }

@@ -1,114 +1,97 @@
-//! What goes on beside the listeners, each with its own end.
+//! The background jobs of the gateway.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::backfill::Backfill;
-use crate::config::Config;
-use crate::http_server;
-use crate::reconciliation::Reconciliation;
-use crate::relay::watch::Watch;
 use crate::store::embedded::EmbeddedLog;
-use crate::submissions::Submissions;
+use crate::store::{AppendError, PushLog as _};
 
-/// What goes on until the very end: probes and metrics, the retention of the log, and the watch
-/// over subscriptions.
-pub(super) struct Background {
-    end: CancellationToken,
-    admin: JoinHandle<()>,
-    retention: JoinHandle<()>,
-    watch: JoinHandle<()>,
-}
-
-impl Background {
-    pub fn start(
-        listener: TcpListener,
-        admin: Router,
-        log: Arc<EmbeddedLog>,
-        retention: Duration,
-        watch: Watch,
-    ) -> Self {
-        let end = CancellationToken::new();
-        let admin = http_server::serve(listener, admin, end.clone().cancelled_owned());
-        Self {
-            admin: tokio::spawn(admin),
-            retention: tokio::spawn(retire(log, retention, end.clone())),
-            watch: tokio::spawn(watch.run(end.clone())),
-            end,
-        }
-    }
-
-    pub async fn stop(self) {
-        self.end.cancel();
-        // A panic in one of them has been reported; the gateway ends either way.
-        let _ = tokio::join!(self.admin, self.retention, self.watch);
-    }
-}
-
-/// Work that goes on as long as anything can come in.
-pub(super) struct Task {
-    end: CancellationToken,
+/// A job that runs until it is stopped. One that ends earlier panics, which ends the process.
+pub(super) struct Job {
+    stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
-impl Task {
-    pub fn start<F>(work: impl FnOnce(CancellationToken) -> F) -> Self
+impl Job {
+    pub fn start<F>(name: &'static str, work: impl FnOnce(CancellationToken) -> F) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let end = CancellationToken::new();
-        Self {
-            task: tokio::spawn(work(end.clone())),
-            end,
-        }
+        let stop = CancellationToken::new();
+        let work = work(stop.clone());
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            work.await;
+            assert!(
+                stopped.is_cancelled(),
+                "the background job {name:?} ended although nobody stopped it"
+            );
+        });
+        Self { stop, task }
     }
 
+    /// Stops the job and waits for its end.
     pub async fn stop(self) {
-        self.end.cancel();
-        // A panic in it has been reported; the gateway ends either way.
-        let _ = self.task.await;
-    }
-}
-
-/// Applies retention now and then, until told to stop.
-async fn retire(log: Arc<EmbeddedLog>, retention: Duration, end: CancellationToken) {
-    const OFTEN: Duration = Duration::from_secs(1);
-    const SELDOM: Duration = Duration::from_secs(30);
-    let mut ticks = interval((retention / 100).clamp(OFTEN, SELDOM));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = end.cancelled() => return,
-            _ = ticks.tick() => log.retire().await,
+        self.stop.cancel();
+        if let Err(error) = self.task.await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
         }
     }
 }
 
-/// What the gateway asks of the platform without being asked itself.
-pub(super) fn errands(
-    config: &Config,
-    submissions: &Arc<Submissions>,
-    backfill: Arc<Backfill>,
-    reconciliation: Arc<Reconciliation>,
-) -> Task {
-    let is_backfilling = config.backfill.enabled;
-    let submissions = submissions.clone();
-    Task::start(|end| async move {
-        let backfilling = async {
-            if is_backfilling {
-                backfill.run(end.clone()).await;
+/// Applies retention at intervals until `stop`, or until the log's writer has ended.
+pub(super) async fn retire(log: Arc<EmbeddedLog>, retention: Duration, stop: CancellationToken) {
+    const MIN_INTERVAL: Duration = Duration::from_secs(1);
+    const MAX_INTERVAL: Duration = Duration::from_secs(30);
+    let mut ticks = interval((retention / 100).clamp(MIN_INTERVAL, MAX_INTERVAL));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let retiring = async {
+        loop {
+            ticks.tick().await;
+            log.retire().await;
+            // Appends nothing: it fails like this only without a writer.
+            if let Err(AppendError::Closed) = log.append(Vec::new()).await {
+                return;
             }
-        };
-        tokio::join!(
-            submissions.run(end.clone()),
-            backfilling,
-            reconciliation.run(end.clone())
-        );
-    })
+        }
+    };
+    stop.run_until_cancelled(retiring).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::embedded::Options;
+
+    #[tokio::test]
+    async fn a_job_that_is_stopped_ends_quietly() {
+        let job = Job::start("waiting", |stop| stop.cancelled_owned());
+        job.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_job_that_ends_before_it_is_stopped_panics_with_its_name() {
+        let job = Job::start("short", |_| async {});
+        let panic = job.task.await.unwrap_err().into_panic();
+        let message = panic.downcast_ref::<String>().unwrap();
+        assert!(message.contains("\"short\""), "{message}");
+    }
+
+    #[tokio::test]
+    async fn retention_ends_when_the_logs_writer_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(Options::new(folder.path()))
+            .await
+            .unwrap();
+        log.close().await;
+        let stop = CancellationToken::new();
+        retire(Arc::new(log), Duration::from_hours(1), stop.clone()).await;
+        assert!(!stop.is_cancelled());
+    }
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::civil::Date;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::file::{self, FileError, Limits};
 use super::lines::Line;
@@ -14,6 +13,7 @@ use super::record::Record;
 use super::{BackfillError, Progress, days};
 use crate::edge::entries::entries;
 use crate::edge::reading::{self, Received};
+use crate::panics;
 use crate::proto::PushOrigin;
 use crate::store::{PushLog, ReadError, ReadLimit};
 use crate::submissions::RowKeys;
@@ -122,7 +122,7 @@ impl Intake {
                 .await?;
             tell(&progress);
         }
-        ended(reading).await?;
+        reading.await.map_err(|_| BackfillError::Closed)??;
         Ok(progress)
     }
 
@@ -177,21 +177,6 @@ impl Intake {
     }
 }
 
-/// How a file's reading ended. A panic is a failure of this file alone: the others, and the days to
-/// come, are read all the same.
-async fn ended(reading: JoinHandle<Result<(), BackfillError>>) -> Result<(), BackfillError> {
-    match reading.await {
-        Ok(read) => read,
-        Err(error) if error.is_panic() => {
-            // Without its message, which may quote a push.
-            tracing::error!("the reader of failed-push files panicked");
-            Err(FileError::Panic.into())
-        }
-        // The process ends.
-        Err(_cancelled) => Err(BackfillError::Closed),
-    }
-}
-
 /// Hands on a file's lines in batches, until nobody waits for them.
 fn read(
     file: File,
@@ -200,17 +185,19 @@ fn read(
 ) -> Result<(), BackfillError> {
     let mut batch = Vec::new();
     let mut bytes = 0;
-    let end = file::read(file, limits, |line| {
-        bytes += match &line {
-            Line::Whole(line) => line.len(),
-            Line::TooLong => 0,
-        };
-        batch.push(line);
-        if batch.len() < BATCH_LINES && bytes < BATCH_BYTES {
-            return true;
-        }
-        bytes = 0;
-        batches.blocking_send(std::mem::take(&mut batch)).is_ok()
+    let end = contain(|| {
+        file::read(file, limits, |line| {
+            bytes += match &line {
+                Line::Whole(line) => line.len(),
+                Line::TooLong => 0,
+            };
+            batch.push(line);
+            if batch.len() < BATCH_LINES && bytes < BATCH_BYTES {
+                return true;
+            }
+            bytes = 0;
+            batches.blocking_send(std::mem::take(&mut batch)).is_ok()
+        })
     });
     // What was read before an error counts.
     if !batch.is_empty() {
@@ -220,15 +207,24 @@ fn read(
     Ok(end?)
 }
 
+/// Turns a panic of the zip reader into a failure of this file alone: the other files, and the days
+/// to come, are read all the same.
+fn contain(read: impl FnOnce() -> Result<(), FileError>) -> Result<(), FileError> {
+    panics::contained(read).unwrap_or_else(|panic| {
+        let location = panic.location;
+        tracing::error!(location, "the reader of failed-push files panicked");
+        Err(FileError::Panic)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_reader_that_panics_fails_its_file_alone_and_quotes_nothing() {
-        let reading = tokio::task::spawn_blocking(|| panic!("13000000001"));
-        let failed = ended(reading).await.unwrap_err();
-        assert!(matches!(failed, BackfillError::File(FileError::Panic)));
+    #[test]
+    fn a_reader_that_panics_fails_its_file_alone_and_quotes_nothing() {
+        let failed = contain(|| panic!("13000000001")).unwrap_err();
+        assert_eq!(failed, FileError::Panic);
         assert!(!failed.to_string().contains("13000000001"), "{failed}");
     }
 }

@@ -109,11 +109,13 @@ async fn follow<T: Default>(
             let now = progress(&sum);
             let (done, total) = (now.files_done + now.files_failed, now.files_total);
             let (lines, added) = (now.lines, now.added);
-            anstream::eprint!("\r{done} of {total} files, {lines} lines, {added} added\u{1b}[K");
+            print::progress(format_args!(
+                "{done} of {total} files, {lines} lines, {added} added"
+            ));
         }
     };
     if is_watched {
-        anstream::eprint!("\r\u{1b}[K");
+        print::progress("");
     }
     (sum, end)
 }
@@ -152,10 +154,10 @@ fn finish(
     json: bool,
 ) -> anyhow::Result<()> {
     if json {
-        anstream::println!("{}", print::json(name, sum)?);
+        print::out(print::json(name, sum)?)?;
     } else {
         let rows = rows.iter().cloned();
-        anstream::println!("{}", print::table(["failed pushes", ""], rows));
+        print::out(print::table(["failed pushes", ""], rows))?;
     }
     end.map_err(refused)
 }

@@ -153,9 +153,9 @@ async fn out(args: OutArgs) -> anyhow::Result<()> {
         .map_err(refused)?
         .into_inner();
     if args.unary.json {
-        anstream::println!("{}", print::json("CallOutResponse", &answer)?);
+        print::out(print::json("CallOutResponse", &answer)?)?;
     } else {
-        accepted(&answer.task_data_ids, &answer.push_cursor);
+        accepted(&answer.task_data_ids, &answer.push_cursor)?;
     }
     if args.watch {
         watch::until_final(&args.unary, answer.task_data_ids, answer.push_cursor).await?;
@@ -164,11 +164,11 @@ async fn out(args: OutArgs) -> anyhow::Result<()> {
 }
 
 /// Says which ids the rows were given.
-pub fn accepted(task_data_ids: &[String], push_cursor: &str) {
+pub fn accepted(task_data_ids: &[String], push_cursor: &str) -> anyhow::Result<()> {
     let rows = task_data_ids
         .iter()
         .enumerate()
         .map(|(i, id)| [(i + 1).to_string(), id.clone()]);
-    anstream::println!("{}", print::table(["row", "task_data_id"], rows));
-    anstream::println!("their pushes follow cursor {push_cursor}");
+    print::out(print::table(["row", "task_data_id"], rows))?;
+    print::out(format_args!("their pushes follow cursor {push_cursor}"))
 }

@@ -7,6 +7,8 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 use yeta_gateway::config::{Config, Fault};
 
+use super::print;
+
 /// Validates a configuration: every fault at once, each with its key.
 #[derive(Args)]
 pub struct CheckArgs {
@@ -23,7 +25,10 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     match load(args.config.as_deref()) {
         Ok(config) => {
             let accounts = config.accounts.len();
-            println!("the configuration is good ({accounts} accounts)");
+            // The exit status says it all.
+            let _ = print::out(format_args!(
+                "the configuration is good ({accounts} accounts)"
+            ));
             ExitCode::SUCCESS
         }
         Err(faults) => {
@@ -49,11 +54,11 @@ pub fn load(file: Option<&std::path::Path>) -> Result<Config, Vec<Fault>> {
 /// Prints faults, one a line.
 pub fn tell(faults: &[Fault]) {
     for fault in faults {
-        eprintln!("{fault}");
+        print::error_line(fault);
     }
     let count = faults.len();
-    eprintln!(
+    print::error_line(format_args!(
         "{count} fault{} in the configuration",
         if count == 1 { "" } else { "s" }
-    );
+    ));
 }

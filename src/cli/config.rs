@@ -30,7 +30,7 @@ pub async fn run(args: ConfigArgs) -> anyhow::Result<()> {
         .map_err(refused)?
         .into_inner();
     if unary.json {
-        anstream::println!("{}", print::json("QueryConfigResponse", &config)?);
+        print::out(print::json("QueryConfigResponse", &config)?)?;
         return Ok(());
     }
     let lines = config.lines.into_iter().map(|line| {
@@ -58,12 +58,12 @@ pub async fn run(args: ConfigArgs) -> anyhow::Result<()> {
         .into_iter()
         .map(|voice| [voice.voice_code, voice.voice_name]);
     let urls = config.urls.into_iter().map(|url| [url.url_module, url.url]);
-    anstream::println!(
-        "{}",
-        print::table(["line", "calls at once", "hours", "status"], lines)
-    );
-    anstream::println!("{}", print::table(["robot", "name", "columns"], robots));
-    anstream::println!("{}", print::table(["voice", "name"], voices));
-    anstream::println!("{}", print::table(["pushes", "to"], urls));
+    print::out(print::table(
+        ["line", "calls at once", "hours", "status"],
+        lines,
+    ))?;
+    print::out(print::table(["robot", "name", "columns"], robots))?;
+    print::out(print::table(["voice", "name"], voices))?;
+    print::out(print::table(["pushes", "to"], urls))?;
     Ok(())
 }

@@ -14,9 +14,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use yeta_gateway::app::{self, Listeners};
 use yeta_gateway::config::{Config, Log, LogFormat};
+use yeta_gateway::logging;
 use yeta_gateway::sandbox::{self, SandboxConfig};
 
-use super::{logging, serve};
+use super::serve;
 
 /// Shows the main job with nothing else installed: calls out, results back.
 #[derive(Args)]
@@ -74,7 +75,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let sandbox = tokio::spawn(sandbox);
     let gateway = tokio::spawn(app::run(config, listeners, stop.clone().cancelled_owned()));
 
-    report::opening(&addresses);
+    report::opening(&addresses)?;
     let outcome = match timeout(PATIENCE, calls::place(addresses.grpc)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(anyhow::anyhow!(
@@ -82,7 +83,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
         )),
     };
     if outcome.is_ok() && !args.once {
-        report::what_next(&addresses);
+        report::what_next(&addresses)?;
         interrupted.await;
     }
     stop.cancel();

@@ -5,7 +5,6 @@ mod call;
 mod check;
 mod config;
 mod demo;
-mod logging;
 mod print;
 mod remote;
 mod sandbox;
@@ -21,6 +20,7 @@ use std::process::{ExitCode, Termination};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use yeta_gateway::{logging, panics};
 
 /// A gRPC gateway to iFlytek's yeta outbound-call platform.
 #[derive(Parser)]
@@ -52,6 +52,10 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
+    if let Err(error) = panics::end_process(logging::report_panic) {
+        print::note(format_args!("no thread can be started: {error}"));
+        return ExitCode::FAILURE;
+    }
     let command = Cli::parse().command;
     let result = match command {
         Command::Check(args) => return check::run(&args),
@@ -69,8 +73,10 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(status) => status,
+        // As Unix tools do: nobody is there to read more.
+        Err(error) if error.is::<print::OutputClosed>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("yeta-gateway: {error:#}");
+            print::note(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }

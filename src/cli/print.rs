@@ -1,5 +1,7 @@
 //! Pushes for people and for programs.
 
+use std::fmt::Display;
+use std::io::{ErrorKind, Write as _};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -15,6 +17,39 @@ use yeta_gateway::proto::{
     Call, CallOutcome, CallRecord, CallRecordVariant, CallState, Dialog, DialogRole,
     FILE_DESCRIPTOR_SET, PushEvent, PushKind, TaskResult, Voice,
 };
+
+/// Standard output has no reader any more; nothing went wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output is closed")]
+pub struct OutputClosed;
+
+/// Writes a line to standard output.
+///
+/// # Errors
+///
+/// [`OutputClosed`] ends the command quietly; any other error is one to report.
+pub fn out(line: impl Display) -> anyhow::Result<()> {
+    match writeln!(anstream::stdout(), "{line}") {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(OutputClosed.into()),
+        Err(error) => Err(error).context("standard output cannot be written"),
+    }
+}
+
+/// Writes a line to standard error, behind the program's name.
+pub fn note(line: impl Display) {
+    error_line(format_args!("yeta-gateway: {line}"));
+}
+
+/// Writes a line to standard error. It is lost if it cannot be written; the command goes on.
+pub fn error_line(line: impl Display) {
+    let _ = writeln!(anstream::stderr(), "{line}");
+}
+
+/// Replaces the line of progress on standard error.
+pub fn progress(line: impl Display) {
+    let _ = write!(anstream::stderr(), "\r{line}\u{1b}[K");
+}
 
 /// A message of this name as a line of JSON, by protobuf's own rules.
 pub fn json(name: &str, message: &impl Message) -> anyhow::Result<String> {

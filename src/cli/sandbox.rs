@@ -9,6 +9,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use yeta_gateway::sandbox::{SandboxConfig, serve};
 
+use super::print;
+
 /// Simulates the platform: its API, its calls and its pushes.
 #[derive(Args)]
 pub struct SandboxArgs {
@@ -70,9 +72,12 @@ pub async fn run(args: SandboxArgs) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
         }
     };
-    println!("sandbox listening on http://{address}");
-    println!("recordings at       http://{address}/voice/");
-    println!("faults and counts   http://{address}/sandbox");
+    // It serves whether or not anybody reads this.
+    let _ = print::out(format_args!(
+        "sandbox listening on http://{address}\n\
+         recordings at       http://{address}/voice/\n\
+         faults and counts   http://{address}/sandbox"
+    ));
     serve(args.into_config(), listener, shutdown)
         .await
         .context("cannot run the sandbox")

@@ -7,8 +7,9 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use yeta_gateway::app::{self, Listeners};
 use yeta_gateway::config::{Config, DEFAULT_FILE};
+use yeta_gateway::logging;
 
-use super::{check, logging};
+use super::{check, print};
 
 /// Runs the gateway until it is told to stop (SIGTERM or Ctrl-C).
 #[derive(Args)]
@@ -24,8 +25,7 @@ pub struct ServeArgs {
 /// Runs it.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     if args.print_default_config {
-        print!("{DEFAULT_FILE}");
-        return Ok(());
+        return print::out(DEFAULT_FILE.trim_end());
     }
     let config = match check::load(args.config.as_deref()) {
         Ok(config) => config,

@@ -82,7 +82,7 @@ async fn get(mut client: Client, request_id: String, json: bool) -> anyhow::Resu
     let answer = client.get_submission(request).await.map_err(refused)?;
     let submission = answer.into_inner();
     if json {
-        anstream::println!("{}", print::json("Submission", &submission)?);
+        print::out(print::json("Submission", &submission)?)?;
         return Ok(());
     }
     let lines = [
@@ -98,15 +98,15 @@ async fn get(mut client: Client, request_id: String, json: bool) -> anyhow::Resu
         ("its pushes follow", submission.push_cursor.clone()),
     ];
     let lines = lines.map(|(what, value)| [what.to_owned(), value]);
-    anstream::println!("{}", print::table(["", "submission"], lines));
+    print::out(print::table(["", "submission"], lines))?;
     if !rows(&submission).is_empty() {
         let head = ["row", "row key", "phone", "task_data_id"];
-        anstream::println!("{}", print::table(head, table(&submission)));
+        print::out(print::table(head, table(&submission)))?;
     }
     if !submission.evidence.is_empty() {
         let head = ["evidence", "found", "row", "task_data_id or tasks", "call"];
         let lines = submission.evidence.iter().map(evidence);
-        anstream::println!("{}", print::table(head, lines));
+        print::out(print::table(head, lines))?;
     }
     Ok(())
 }
@@ -135,7 +135,7 @@ async fn list(
     }
     if json {
         for submission in &all {
-            anstream::println!("{}", print::json("Submission", submission)?);
+            print::out(print::json("Submission", submission)?)?;
         }
         return Ok(());
     }
@@ -148,9 +148,11 @@ async fn list(
         "written down",
         "outcome",
     ];
-    anstream::println!("{}", print::table(head, all.iter().map(line)));
+    print::out(print::table(head, all.iter().map(line)))?;
     if !request.page_token.is_empty() {
-        anstream::println!("there may be more than these {limit}: see --limit");
+        print::out(format_args!(
+            "there may be more than these {limit}: see --limit"
+        ))?;
     }
     Ok(())
 }

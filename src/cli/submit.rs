@@ -25,6 +25,7 @@ use self::columns::{ColumnArgs, Columns};
 use self::resume::Ended;
 use self::sender::Upload;
 use self::source::Source;
+use super::print;
 use super::remote::UnaryArgs;
 use super::serve::shutdown;
 
@@ -124,7 +125,12 @@ impl SubmitArgs {
         };
         let stop = shutdown()?;
         let ended = resume::to_the_end(&upload, &rejected, self.retries, stop).await?;
-        summary::tell(&upload_id, upload.source.rows, &ended, unary.json)?;
+        // The exit status says how the upload ended, even where the summary has no reader.
+        if let Err(error) = summary::tell(&upload_id, upload.source.rows, &ended, unary.json)
+            && !error.is::<print::OutputClosed>()
+        {
+            print::note(format_args!("{error:#}"));
+        }
         Ok(status(&upload_id, ended))
     }
 
@@ -150,11 +156,11 @@ impl SubmitArgs {
 /// The end of the process, and on stderr how to go on if that is needed.
 fn status(upload_id: &str, ended: Ended) -> ExitCode {
     if let Some(error) = ended.broken {
-        anstream::eprintln!(
-            "yeta-gateway: {error:#}\n\
+        print::note(format_args!(
+            "{error:#}\n\
              yeta-gateway: broken off; run the same command again to go on (if the file has \
              changed since, with --upload-id {upload_id}): nobody who was accepted is called again"
-        );
+        ));
         // As shells have it for Ctrl-C.
         return ExitCode::from(if ended.is_interrupted { 130 } else { 1 });
     }

@@ -241,9 +241,9 @@ async fn delete(mut client: Client, name: String, json: bool) -> anyhow::Result<
     let deleted = client.delete_subscription(request).await.map_err(refused)?;
     if json {
         let deleted = deleted.into_inner();
-        anstream::println!("{}", print::json("DeleteSubscriptionResponse", &deleted)?);
+        print::out(print::json("DeleteSubscriptionResponse", &deleted)?)?;
     } else {
-        anstream::println!("subscription {name} deleted");
+        print::out(format_args!("subscription {name} deleted"))?;
     }
     Ok(())
 }
@@ -265,9 +265,12 @@ async fn seek(
     let moved = client.seek_subscription(request).await;
     let moved = moved.map_err(refused)?.into_inner();
     if json {
-        anstream::println!("{}", print::json("SeekSubscriptionResponse", &moved)?);
+        print::out(print::json("SeekSubscriptionResponse", &moved)?)?;
     } else {
-        anstream::println!("subscription {name} goes on after cursor {}", moved.cursor);
+        print::out(format_args!(
+            "subscription {name} goes on after cursor {}",
+            moved.cursor
+        ))?;
     }
     Ok(())
 }
@@ -285,9 +288,9 @@ async fn redrive(
     let answer = client.redrive_dead_letters(request).await;
     let answer = answer.map_err(refused)?.into_inner();
     if json {
-        anstream::println!("{}", print::json("RedriveDeadLettersResponse", &answer)?);
+        print::out(print::json("RedriveDeadLettersResponse", &answer)?)?;
     } else {
-        anstream::println!("{} delivered again", answer.redriven);
+        print::out(format_args!("{} delivered again", answer.redriven))?;
     }
     Ok(())
 }
@@ -295,7 +298,7 @@ async fn redrive(
 /// One subscription, a line for each thing to know.
 fn show(subscription: &Subscription, json: bool) -> anyhow::Result<()> {
     if json {
-        anstream::println!("{}", print::json("Subscription", subscription)?);
+        print::out(print::json("Subscription", subscription)?)?;
         return Ok(());
     }
     let stats = subscription.stats.unwrap_or_default();
@@ -328,7 +331,7 @@ fn show(subscription: &Subscription, json: bool) -> anyhow::Result<()> {
         ("lost", stats.lost_events.to_string()),
     ];
     let rows = rows.map(|(what, value)| [what.to_owned(), value]);
-    anstream::println!("{}", print::table(["", "subscription"], rows));
+    print::out(print::table(["", "subscription"], rows))?;
     Ok(())
 }
 
@@ -346,7 +349,7 @@ async fn list(mut client: Client, json: bool) -> anyhow::Result<()> {
     }
     if json {
         for subscription in &all {
-            anstream::println!("{}", print::json("Subscription", subscription)?);
+            print::out(print::json("Subscription", subscription)?)?;
         }
         return Ok(());
     }
@@ -360,7 +363,7 @@ async fn list(mut client: Client, json: bool) -> anyhow::Result<()> {
         "dead letters",
         "lost",
     ];
-    anstream::println!("{}", print::table(head, all.into_iter().map(row)));
+    print::out(print::table(head, all.into_iter().map(row)))?;
     Ok(())
 }
 
@@ -399,12 +402,12 @@ async fn dead_letters(mut client: Client, name: String, json: bool) -> anyhow::R
     }
     if json {
         for letter in &all {
-            anstream::println!("{}", print::json("DeadLetter", letter)?);
+            print::out(print::json("DeadLetter", letter)?)?;
         }
         return Ok(());
     }
     let head = ["event", "event id", "attempts", "why", "parked"];
-    anstream::println!("{}", print::table(head, all.into_iter().map(letter_row)));
+    print::out(print::table(head, all.into_iter().map(letter_row)))?;
     Ok(())
 }
 

@@ -101,7 +101,7 @@ pub async fn run(args: TailArgs) -> anyhow::Result<()> {
     let mut start = args.start();
     loop {
         let ended = args.follow(&mut start).await?;
-        anstream::eprintln!("yeta-gateway: {}, trying again", ended.message());
+        print::note(format_args!("{}, trying again", ended.message()));
         tokio::time::sleep(RETRY).await;
     }
 }
@@ -168,8 +168,7 @@ impl TailArgs {
         } else {
             print::line(event)
         };
-        anstream::println!("{line}");
-        Ok(())
+        print::out(line)
     }
 
     /// Acknowledges what has been printed.

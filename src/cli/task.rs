@@ -180,9 +180,9 @@ impl CreateArgs {
             .map_err(refused)?
             .into_inner();
         if json {
-            anstream::println!("{}", print::json("CreateTaskResponse", &task)?);
+            print::out(print::json("CreateTaskResponse", &task)?)?;
         } else {
-            anstream::println!("task {} created", task.task_id);
+            print::out(format_args!("task {} created", task.task_id))?;
         }
         Ok(())
     }
@@ -199,9 +199,9 @@ async fn insert(
         .map_err(refused)?
         .into_inner();
     if json {
-        anstream::println!("{}", print::json("InsertTaskDataResponse", &answer)?);
+        print::out(print::json("InsertTaskDataResponse", &answer)?)?;
     } else {
-        accepted(&answer.task_data_ids, &answer.push_cursor);
+        accepted(&answer.task_data_ids, &answer.push_cursor)?;
     }
     Ok(())
 }
@@ -216,12 +216,12 @@ async fn start(mut client: Client, task_id: String, json: bool) -> anyhow::Resul
         .map_err(refused)?
         .into_inner();
     if json {
-        anstream::println!("{}", print::json("StartTaskResponse", &answer)?);
+        print::out(print::json("StartTaskResponse", &answer)?)?;
     } else {
-        anstream::println!(
+        print::out(format_args!(
             "task {task_id} started; its pushes follow cursor {}",
             answer.push_cursor
-        );
+        ))?;
     }
     Ok(())
 }
@@ -231,7 +231,7 @@ async fn pause(mut client: Client, task_id: String) -> anyhow::Result<()> {
         task_id: task_id.clone(),
     };
     client.pause_task(request).await.map_err(refused)?;
-    anstream::println!("task {task_id} paused");
+    print::out(format_args!("task {task_id} paused"))?;
     Ok(())
 }
 
@@ -240,7 +240,7 @@ async fn delete(mut client: Client, task_id: String) -> anyhow::Result<()> {
         task_id: task_id.clone(),
     };
     client.delete_task(request).await.map_err(refused)?;
-    anstream::println!("task {task_id} deleted");
+    print::out(format_args!("task {task_id} deleted"))?;
     Ok(())
 }
 
@@ -251,13 +251,13 @@ async fn query(mut client: Client, request: QueryTasksRequest, json: bool) -> an
         .map_err(refused)?
         .into_inner();
     if json {
-        anstream::println!("{}", print::json("QueryTasksResponse", &answer)?);
+        print::out(print::json("QueryTasksResponse", &answer)?)?;
         return Ok(());
     }
     let head = [
         "task", "name", "status", "numbers", "called", "answered", "began", "ended",
     ];
-    anstream::println!("{}", print::table(head, answer.rows.into_iter().map(row)));
+    print::out(print::table(head, answer.rows.into_iter().map(row)))?;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use yeta_gateway::proto::download_voice_response::Message;
 use yeta_gateway::proto::voice_service_client::VoiceServiceClient;
 use yeta_gateway::proto::{DownloadVoiceRequest, VoiceInfo};
 
+use super::print;
 use super::remote::{UnaryArgs, refused};
 
 /// Fetches recordings.
@@ -167,7 +168,9 @@ impl GetArgs {
         let file = self.output.display();
         if info.size_differs {
             let pushed = info.pushed_size.unwrap_or_default();
-            anstream::eprintln!("yeta-gateway: {size} bytes, although the push told {pushed}");
+            print::note(format_args!(
+                "{size} bytes, although the push told {pushed}"
+            ));
         }
         if self.unary.json {
             let report = serde_json::json!({
@@ -179,7 +182,7 @@ impl GetArgs {
                 "pushed_size": info.pushed_size,
                 "size_differs": info.size_differs,
             });
-            anstream::println!("{}", serde_json::to_string(&report)?);
+            print::out(serde_json::to_string(&report)?)?;
             return Ok(());
         }
         let mut text = format!("{file}: {size} bytes");
@@ -189,7 +192,7 @@ impl GetArgs {
         if began_at > 0 {
             write!(text, ", taken up at byte {began_at}")?;
         }
-        anstream::println!("{text}");
+        print::out(text)?;
         Ok(())
     }
 }

@@ -19,12 +19,9 @@ mod subscription;
 mod validate;
 mod voice;
 
-use std::any::Any;
 use std::collections::BTreeSet;
 
-use http::Response;
 use tonic::metadata::MetadataMap;
-use tonic::{Status, body::Body};
 
 pub use call::call_service;
 pub use config::config_service;
@@ -46,15 +43,4 @@ fn visible(
         return Ok(Some(BTreeSet::from([account.to_owned()])));
     }
     Ok(caller.accounts().map(BTreeSet::from_iter))
-}
-
-/// What a request is answered whose handler panicked: a fault of the gateway.
-#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
-fn panicked(panic: Box<dyn Any + Send>) -> Response<Body> {
-    let said = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
-    tracing::error!(panic = said.unwrap_or("?"), "a request handler panicked");
-    Status::internal("a fault of the gateway; its log has more").into_http()
 }

@@ -10,13 +10,12 @@ use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use super::auth::Clients;
 use super::observe::{GrpcMetrics, ObserveLayer};
 use super::overload::OverloadLayer;
 use super::{
-    LogEnd, Targets, call_service, config_service, outbound_service, panicked, push_service,
+    LogEnd, Targets, call_service, config_service, outbound_service, push_service,
     subscription_service, voice_service,
 };
 use crate::backfill::Backfill;
@@ -106,8 +105,6 @@ impl GrpcServer {
         let layers = ServiceBuilder::new()
             // Outermost: whatever comes of a request further in, it is counted.
             .layer(ObserveLayer(self.metrics.clone()))
-            // Inside counting, so that a panic is counted as the INTERNAL that it becomes.
-            .layer(CatchPanicLayer::custom(panicked))
             // Innermost: what is refused here costs nothing further in. Deadlines and rights are
             // looked at by each service, which knows what they mean for it.
             .layer(OverloadLayer::new(self.max_concurrent_requests));

@@ -30,9 +30,9 @@ impl GetArgs {
         let answer = client.get_call(request).await.map_err(refused)?;
         if self.unary.json {
             let answer = print::json("GetCallResponse", answer.get_ref())?;
-            anstream::println!("{answer}");
+            print::out(answer)?;
         } else {
-            anstream::print!("{}", show::whole(&answer.into_inner()));
+            print::out(show::whole(&answer.into_inner()).trim_end())?;
         }
         Ok(())
     }
@@ -118,13 +118,15 @@ impl ListArgs {
         }
         if json {
             for call in &calls {
-                anstream::println!("{}", print::json("Call", call)?);
+                print::out(print::json("Call", call)?)?;
             }
             return Ok(());
         }
-        anstream::println!("{}", show::table(&calls));
+        print::out(show::table(&calls))?;
         if !request.page_token.is_empty() {
-            anstream::println!("there may be more than these {limit}: see --limit");
+            print::out(format_args!(
+                "there may be more than these {limit}: see --limit"
+            ))?;
         }
         Ok(())
     }

@@ -84,25 +84,29 @@ impl OverdueArgs {
         }
         if self.unary.json {
             for row in &rows {
-                anstream::println!("{}", print::json("OverdueRow", row)?);
+                print::out(print::json("OverdueRow", row)?)?;
             }
             return Ok(());
         }
         if !rows.is_empty() {
-            anstream::println!("{}", table(&rows));
+            print::out(table(&rows))?;
         }
         if !request.page_token.is_empty() {
-            anstream::println!("there may be more than these {limit}: see --limit");
+            print::out(format_args!(
+                "there may be more than these {limit}: see --limit"
+            ))?;
         } else if rows.is_empty() {
-            anstream::println!("no row is overdue");
+            print::out(format_args!("no row is overdue"))?;
         }
         let accounts: BTreeSet<_> = rows.iter().map(|row| &row.account).collect();
         if let Some((from, to)) = days {
-            anstream::println!("what the platform could not deliver can be fetched:");
+            print::out(format_args!(
+                "what the platform could not deliver can be fetched:"
+            ))?;
             for account in accounts {
-                anstream::println!(
+                print::out(format_args!(
                     "  yeta-gateway backfill --account {account} --from {from} --to {to}"
-                );
+                ))?;
             }
         }
         Ok(())

@@ -45,7 +45,7 @@ pub async fn until_final(
     };
     let mut printed = HashMap::new();
     while let Some(ended) = follow(unary, &request, &mut printed).await? {
-        anstream::eprintln!("yeta-gateway: {}, trying again", ended.message());
+        print::note(format_args!("{}, trying again", ended.message()));
         tokio::time::sleep(RETRY).await;
     }
     Ok(())
@@ -71,9 +71,9 @@ async fn follow(
                     continue;
                 }
                 if unary.json {
-                    anstream::println!("{}", print::json("Call", &call)?);
+                    print::out(print::json("Call", &call)?)?;
                 } else {
-                    anstream::println!("{}", show::line(&call));
+                    print::out(show::line(&call))?;
                 }
             }
             Ok(None) => return Ok(None),

@@ -42,7 +42,7 @@ pub async fn place(gateway: SocketAddr) -> anyhow::Result<()> {
         .find(|robot| robot.call_column.len() == ROWS[0].len());
     let robot = robot.context("the platform has no robot for rows of two columns")?;
     let line = config.lines.first().context("the platform has no line")?;
-    report::submitting(robot, line, ROWS.len());
+    report::submitting(robot, line, ROWS.len())?;
 
     let request = CallOutRequest {
         robot_id: robot.robot_id.clone(),
@@ -60,11 +60,10 @@ pub async fn place(gateway: SocketAddr) -> anyhow::Result<()> {
         .call_out(request)
         .await?
         .into_inner();
-    report::submitted(&placed);
+    report::submitted(&placed)?;
     let follow = follow(channel.clone(), &placed);
     let ((), calls) = tokio::try_join!(follow, watch(channel, &placed))?;
-    report::summary(&calls);
-    Ok(())
+    report::summary(&calls)
 }
 
 /// Prints pushes as they come, until each row's call has been put together.
@@ -82,7 +81,7 @@ async fn follow(channel: Channel, placed: &CallOutResponse) -> anyhow::Result<()
         let SubscribePushesResponse::Event(event) = message else {
             continue;
         };
-        anstream::println!("  {}", print::line(&event));
+        print::out(format_args!("  {}", print::line(&event)))?;
         if let Some(Payload::Call(call)) = &event.payload {
             waiting.remove(&call.task_data_id);
         }

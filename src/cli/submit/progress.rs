@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::cli::print;
+
 /// A bar on a terminal; elsewhere a line now and then. On stderr, without anything of the rows.
 pub struct Progress {
     bar: ProgressBar,
@@ -36,15 +38,14 @@ impl Progress {
     pub fn at(&mut self, settled: u64) {
         self.bar.set_position(settled);
         if !self.is_terminal && self.told.elapsed() >= EVERY {
-            anstream::eprintln!("yeta-gateway: {settled} of {} rows", self.total);
+            print::note(format_args!("{settled} of {} rows", self.total));
             self.told = Instant::now();
         }
     }
 
     /// Writes a line, above the bar where there is one.
     pub fn say(&self, line: &str) {
-        self.bar
-            .suspend(|| anstream::eprintln!("yeta-gateway: {line}"));
+        self.bar.suspend(|| print::note(line));
     }
 
     /// Takes the bar away.

@@ -39,22 +39,25 @@ pub fn tell(upload_id: &str, rows: u64, ended: &Ended, json: bool) -> anyhow::Re
             rejected_file: ended.rejected.as_ref(),
             error: ended.broken.as_ref().map(|error| format!("{error:#}")),
         };
-        anstream::println!("{}", serde_json::to_string(&summary)?);
+        print::out(serde_json::to_string(&summary)?)?;
         return Ok(());
     }
     let table = print::table(["", "rows"], lines(rows, counts));
-    anstream::println!(
+    print::out(format_args!(
         "{table}\nupload {upload_id}: the same command again calls nobody who was accepted"
-    );
+    ))?;
     if let Some(path) = &ended.rejected {
-        anstream::println!("rejected rows and their reasons: {}", path.display());
+        print::out(format_args!(
+            "rejected rows and their reasons: {}",
+            path.display()
+        ))?;
     }
     if counts.unknown > 0 {
-        anstream::println!(
+        print::out(format_args!(
             "{} rows were sent and not answered: they may have been called, so don't submit them \
              again; see: yeta-gateway submission list --state unknown",
             counts.unknown
-        );
+        ))?;
     }
     Ok(())
 }
@@ -137,7 +140,7 @@ pub fn plan(
         first_rows: rows.collect(),
     };
     if json {
-        anstream::println!("{}", serde_json::to_string(&plan)?);
+        print::out(serde_json::to_string(&plan)?)?;
         return Ok(());
     }
     let numbers: Vec<_> = plan.unreadable_lines.iter().map(u64::to_string).collect();
@@ -154,10 +157,10 @@ pub fn plan(
         ("upload", plan.upload_id.to_owned()),
     ];
     let lines = lines.map(|(what, value)| [what.to_owned(), value]);
-    anstream::println!("{}", print::table(["", "nothing is sent"], lines));
+    print::out(print::table(["", "nothing is sent"], lines))?;
     let first = plan.first_rows.into_iter();
     let first = first.map(|row| [row.row_key, row.values.join(", ")]);
-    anstream::println!("{}", print::table(["row key", "first rows"], first));
+    print::out(print::table(["row key", "first rows"], first))?;
     Ok(())
 }
 
