@@ -7,6 +7,7 @@
 mod assembly;
 mod backfill;
 mod bridge;
+mod broken_log;
 mod calls;
 mod codes;
 mod conformance;
@@ -19,6 +20,7 @@ mod fake;
 mod fault_matrix;
 mod kindness;
 mod lossless;
+mod panics;
 mod platform;
 mod pushes;
 mod reconciliation;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub use self::app::TestApp;
 pub use self::http::{Answer, Http};
-pub use self::process::{Addresses, Process};
+pub use self::process::{Addresses, Process, binary};
 pub use self::stream::{
     Pushes, earliest, from_cursor, next_event, next_message, pushed, pushes_client,
 };

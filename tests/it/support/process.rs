@@ -12,6 +12,11 @@ use super::{PUSH_SECRET, eventually};
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_yeta-gateway");
 
+/// The path of the binary under test.
+pub fn binary() -> &'static str {
+    BINARY
+}
+
 /// A running `yeta-gateway serve`; killed when dropped.
 pub struct Process {
     pub addresses: Addresses,
@@ -130,6 +135,22 @@ impl Process {
         }
     }
 
+    /// Starts a process whose log goes elsewhere, and waits until it is ready.
+    pub async fn spawn_with_log(mut command: Command, log: Stdio) -> Self {
+        let running = Running::spawn_with(command.stderr(log));
+        let addresses = eventually("the gateway's listeners", async || {
+            running.bound_addresses()
+        })
+        .await;
+        let http = super::Http::new();
+        eventually("the gateway to be ready", async || {
+            let answer = http.get(&addresses.admin, "/readyz").await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+        Self { addresses, running }
+    }
+
     /// Starts a process and kills it after a while, wherever it has come by then.
     pub async fn spawn_and_kill(command: Command, after: std::time::Duration) {
         let running = Running::spawn(command);
@@ -170,16 +191,51 @@ impl Process {
 
 impl Running {
     fn spawn(mut command: Command) -> Self {
+        Self::spawn_with(command.stderr(Stdio::piped()))
+    }
+
+    fn spawn_with(command: &mut Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let output = Arc::new(Mutex::new(String::new()));
         collect(child.stdout.take().unwrap(), output.clone());
-        collect(child.stderr.take().unwrap(), output.clone());
+        if let Some(stderr) = child.stderr.take() {
+            collect(stderr, output.clone());
+        }
         Self { child, output }
+    }
+
+    /// The addresses that the process listens on, from the kernel: a process binds them in the
+    /// order of the fields, and the kernel gives out the lowest free descriptor.
+    fn bound_addresses(&self) -> Option<Addresses> {
+        let process = format!("/proc/{}", self.child.id());
+        let table = std::fs::read_to_string(format!("{process}/net/tcp")).ok()?;
+        let mut found = Vec::new();
+        for descriptor in std::fs::read_dir(format!("{process}/fd")).ok()?.flatten() {
+            let number: u32 = descriptor.file_name().to_str()?.parse().ok()?;
+            let target = std::fs::read_link(descriptor.path()).unwrap_or_default();
+            let target = target.to_string_lossy().into_owned();
+            let inode = target
+                .strip_prefix("socket:[")
+                .and_then(|it| it.strip_suffix(']'));
+            let Some(inode) = inode else { continue };
+            // sl, local_address, rem_address, st (0A listens), …, inode at the tenth place.
+            let line = table
+                .lines()
+                .map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let mut listening = line.filter(|it| it.get(3) == Some(&"0A"));
+            let Some(line) = listening.find(|it| it.get(9) == Some(&inode)) else {
+                continue;
+            };
+            let port = u16::from_str_radix(line[1].split_once(':')?.1, 16).ok()?;
+            found.push((number, format!("http://127.0.0.1:{port}")));
+        }
+        found.sort();
+        let [(_, grpc), (_, push), (_, admin)] = <[_; 3]>::try_from(found).ok()?;
+        Some(Addresses { grpc, push, admin })
     }
 
     /// The addresses in the log, once it says that the gateway is ready.
