@@ -121,7 +121,7 @@ impl Config {
             store,
             subscriptions: root.section("subscriptions", Subscriptions::read),
             calls: root.section("calls", |s| Calls {
-                wait: s.get("wait", Duration::from_mins(10)),
+                wait: s.duration("wait", Duration::from_mins(10), Duration::from_secs(1)),
             }),
             submissions: root.section("submissions", Submissions::read),
             backfill: root.section("backfill", Backfill::read),
@@ -131,7 +131,11 @@ impl Config {
                 filter: s.get("filter", "info,fjall=warn,lsm_tree=warn".into()),
                 format: s.get("format", LogFormat::Auto),
             }),
-            shutdown_grace: root.get("shutdown_grace", Duration::from_secs(25)),
+            shutdown_grace: root.duration(
+                "shutdown_grace",
+                Duration::from_secs(25),
+                Duration::from_secs(1),
+            ),
             clients,
         };
         config.check_names(root);
@@ -223,6 +227,116 @@ mod tests {
     }
 
     #[test]
+    fn every_value_out_of_its_bounds_is_reported_with_the_value() {
+        let too_small = [
+            ("shutdown_grace", "'0s'", "0s is shorter than 1s"),
+            ("grpc.max_concurrent_requests", "0", "0 is not between"),
+            ("grpc.max_request_bytes", "1000", "1000 is not between"),
+            ("push.max_body_bytes", "0", "0 is not between"),
+            ("push.append_timeout", "'0s'", "0s is shorter than 100ms"),
+            (
+                "platform.request_timeout",
+                "'99ms'",
+                "99ms is shorter than 100ms",
+            ),
+            (
+                "platform.connect_timeout",
+                "'0s'",
+                "0s is shorter than 100ms",
+            ),
+            (
+                "platform.pool_idle_timeout",
+                "'0s'",
+                "0s is shorter than 1s",
+            ),
+            ("store.retention", "'59s'", "59s is shorter than 1m"),
+            (
+                "store.retention_bytes",
+                "1",
+                "1 is neither 0 nor at least 1048576",
+            ),
+            ("subscriptions.max", "0", "0 is not between 1 and"),
+            ("subscriptions.stuck_after", "'0s'", "0s is shorter than 1s"),
+            ("calls.wait", "'10ms'", "10ms is shorter than 1s"),
+            ("submissions.keep", "'59s'", "59s is shorter than 1m"),
+            ("submissions.keep_rows", "'59m'", "59m is shorter than 1h"),
+            (
+                "submissions.patience",
+                "'999ms'",
+                "999ms is shorter than 1s",
+            ),
+            (
+                "submissions.evidence_window",
+                "'0s'",
+                "0s is shorter than 1m",
+            ),
+            ("submissions.idle_timeout", "'0s'", "0s is shorter than 1s"),
+            ("submissions.max_uploads", "0", "0 is not between 1 and"),
+            (
+                "submissions.max_batches",
+                "65",
+                "65 is not between 1 and 64",
+            ),
+            ("reconciliation.keep", "'0s'", "0s is shorter than 1h"),
+            ("reconciliation.every", "'10ms'", "10ms is shorter than 1s"),
+            ("voice.retry_for", "'1s'", "1s is shorter than 1m"),
+            ("voice.retry_after", "'0s'", "0s is shorter than 100ms"),
+            ("voice.stall_timeout", "'0s'", "0s is shorter than 1s"),
+            ("voice.max_concurrent", "0", "0 is not between 1 and 64"),
+            (
+                "dialog_context.timeout",
+                "'9ms'",
+                "9ms is shorter than 10ms",
+            ),
+            (
+                "dialog_context.connection_age",
+                "'0s'",
+                "0s is shorter than 1s",
+            ),
+        ];
+        let text = too_small.map(|(key, value, _)| format!("{key} = {value}\n"));
+        let faults = parse(&text.concat()).unwrap_err();
+        for (key, _, problem) in too_small {
+            let expected = format!("{key}: {problem}");
+            let is_told = faults.iter().any(|fault| fault.starts_with(&expected));
+            assert!(is_told, "{expected} is not among {faults:#?}");
+        }
+        assert_eq!(faults.len(), too_small.len(), "{faults:#?}");
+    }
+
+    #[test]
+    fn no_duration_is_so_long_that_times_overflow() {
+        for key in [
+            "shutdown_grace",
+            "push.append_timeout",
+            "platform.request_timeout",
+            "store.retention",
+            "submissions.patience",
+            "reconciliation.after_task_end",
+            "dialog_context.cache_for",
+        ] {
+            assert!(parse(&format!("{key} = '3650d'")).is_ok(), "{key}");
+            let faults = parse(&format!("{key} = '11years'")).unwrap_err();
+            let expected = format!("{key}: 11years is longer than 10 years");
+            assert_eq!(faults, [expected]);
+            let faults = parse(&format!("{key} = '{}s'", u64::MAX)).unwrap_err();
+            assert_eq!(faults.len(), 1, "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn rows_are_kept_no_shorter_than_request_ids() {
+        let with = |keep_rows| {
+            parse(&format!(
+                "[submissions]\nkeep = '2h'\nkeep_rows = '{keep_rows}'"
+            ))
+        };
+        assert!(with("2h").is_ok());
+        let expected = "submissions.keep_rows: 1h 59m is shorter than submissions.keep, 2h";
+        assert_eq!(with("119m").unwrap_err(), [expected]);
+    }
+
+    #[test]
     fn no_fault_shows_a_secret() {
         let text =
             format!("{ACCOUNT}app_key_file = '/none'\n[[accounts]]\npush_secret = 'a b&c'\n");
@@ -259,7 +373,7 @@ mod tests {
                     "YETA_GATEWAY__ACCOUNTS__0__ALLOW_PUSH_FROM",
                     "10.0.0.0/8, 127.0.0.1",
                 ),
-                ("YETA_GATEWAY__PUSH__MAX_BODY_BYTES", "1000"),
+                ("YETA_GATEWAY__PUSH__MAX_BODY_BYTES", "100000"),
                 ("YETA_GATEWAY_BIN", "not ours"),
             ],
         )
@@ -267,7 +381,7 @@ mod tests {
         assert_eq!(config.grpc.listen.port(), 2);
         assert_eq!(config.accounts[0].name, "default");
         assert_eq!(config.accounts[0].allow_push_from.len(), 2);
-        assert_eq!(config.push.max_body_bytes, 1000);
+        assert_eq!(config.push.max_body_bytes, 100_000);
         let faults = parse_with("", &[("YETA_GATEWAY__GRPC__LISEN", "x")]).unwrap_err();
         assert_eq!(faults, ["grpc.lisen: unknown key"]);
     }

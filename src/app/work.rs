@@ -71,7 +71,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_that_is_stopped_ends_quietly() {
-        let job = Job::start("waiting", |stop| stop.cancelled_owned());
+        let job = Job::start("waiting", CancellationToken::cancelled_owned);
         job.stop().await;
     }
 

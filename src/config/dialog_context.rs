@@ -9,6 +9,8 @@ use crate::provider::{Endpoint, Options, Override, Whom};
 
 /// The platform waits for 500 ms, which the way of the question and of the answer is a part of.
 const LONGEST_TIMEOUT: Duration = Duration::from_millis(450);
+/// No service answers over a network within less.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(10);
 /// A connection must live long enough to be of use.
 const SHORTEST_AGE: Duration = Duration::from_secs(1);
 
@@ -18,15 +20,16 @@ pub(super) fn read(section: &mut Section<'_>) -> Options {
         endpoint: whom(section).and_then(|whom| whom.service().cloned()),
         timeout: timeout(section).unwrap_or(defaults.timeout),
         fallback: fallback(section).unwrap_or_default(),
-        second_try_after: section.get("second_try_after", defaults.second_try_after),
-        connection_age: section.get("connection_age", defaults.connection_age),
-        cache_for: section.get("cache_for", defaults.cache_for),
+        second_try_after: section.duration(
+            "second_try_after",
+            defaults.second_try_after,
+            Duration::ZERO,
+        ),
+        connection_age: section.duration("connection_age", defaults.connection_age, SHORTEST_AGE),
+        cache_for: section.duration("cache_for", defaults.cache_for, Duration::ZERO),
         cache_bytes: section.get("cache_bytes", defaults.cache_bytes),
         overrides: section.sections("overrides", read_override),
     };
-    if options.connection_age < SHORTEST_AGE {
-        section.fault("connection_age", "is less than a second");
-    }
     let mut seen = HashSet::new();
     for (i, other) in options.overrides.iter().enumerate() {
         let name = format!("overrides[{i}]");
@@ -83,8 +86,13 @@ fn whom(section: &mut Section<'_>) -> Option<Whom> {
 
 fn timeout(section: &mut Section<'_>) -> Option<Duration> {
     let timeout: Duration = section.optional("timeout")?;
-    if timeout.is_zero() {
-        section.fault("timeout", "is no time at all");
+    if timeout < SHORTEST_TIMEOUT {
+        let problem = format!(
+            "{} is shorter than {}",
+            humantime::format_duration(timeout),
+            humantime::format_duration(SHORTEST_TIMEOUT)
+        );
+        section.fault("timeout", problem);
     }
     if timeout > LONGEST_TIMEOUT {
         let problem = format!(

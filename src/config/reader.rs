@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use toml::{Table, Value};
+
+/// The longest duration of any setting: far below what overflows the arithmetic of times.
+pub const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// One thing that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +89,35 @@ impl<'a> Section<'a> {
     /// Reads a setting, or takes its default.
     pub fn get<T: Setting>(&mut self, name: &str, default: T) -> T {
         self.optional(name).unwrap_or(default)
+    }
+
+    /// Reads a duration between `shortest` and [`LONGEST`].
+    pub fn duration(&mut self, name: &str, default: Duration, shortest: Duration) -> Duration {
+        let value = self.get(name, default);
+        let text = humantime::format_duration;
+        if value < shortest {
+            let problem = format!("{} is shorter than {}", text(value), text(shortest));
+            self.fault(name, problem);
+        }
+        if value > LONGEST {
+            self.fault(name, format!("{} is longer than 10 years", text(value)));
+        }
+        value
+    }
+
+    /// Reads a number within `range`.
+    pub fn number<T: Setting + PartialOrd + fmt::Display>(
+        &mut self,
+        name: &str,
+        default: T,
+        range: RangeInclusive<T>,
+    ) -> T {
+        let value = self.get(name, default);
+        if !range.contains(&value) {
+            let (least, most) = range.into_inner();
+            self.fault(name, format!("{value} is not between {least} and {most}"));
+        }
+        value
     }
 
     /// Reads a setting like [`optional`](Self::optional) whose value no message may show.

@@ -14,6 +14,17 @@ use crate::secret::Secret;
 use crate::submissions::check::Numbers;
 use crate::voice::Template;
 
+/// Lower bounds of durations: below them, a setting does harm and no good.
+const TENTH: Duration = Duration::from_millis(100);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+/// Bounds of one message: the least holds any usual push, or fifty rows.
+const LEAST_BYTES: usize = 64 << 10;
+const MOST_BYTES: usize = 1 << 30;
+/// The least bound of the log's bytes: a smaller one removes pushes as they come.
+const LEAST_RETENTION_BYTES: u64 = 1 << 20;
+
 /// `[grpc]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grpc {
@@ -117,6 +128,12 @@ pub struct Submissions {
     pub max_batches: usize,
     /// How long an upload waits for a platform that cannot be reached.
     pub patience: Duration,
+    /// The time after a direct call's submission in which a call record can still settle it.
+    pub evidence_window: Duration,
+    /// The time without a row after which an upload stream is ended.
+    pub idle_timeout: Duration,
+    /// The maximum number of live upload streams per client and account.
+    pub max_uploads: usize,
 }
 
 /// `[voice]`
@@ -240,8 +257,12 @@ impl Grpc {
         let grpc = Self {
             listen: section.get("listen", SocketAddr::from(([127, 0, 0, 1], 50051))),
             insecure: section.get("insecure", false),
-            max_concurrent_requests: section.get("max_concurrent_requests", 4096),
-            max_request_bytes: section.get("max_request_bytes", 4 << 20),
+            max_concurrent_requests: section.number("max_concurrent_requests", 4096, 1..=1_000_000),
+            max_request_bytes: section.number(
+                "max_request_bytes",
+                4 << 20,
+                LEAST_BYTES..=MOST_BYTES,
+            ),
         };
         if !grpc.listen.ip().is_loopback() && !knows_clients && !grpc.insecure {
             let problem = format!(
@@ -259,9 +280,9 @@ impl Push {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let push = Self {
             listen: section.get("listen", SocketAddr::from(([127, 0, 0, 1], 8080))),
-            max_body_bytes: section.get("max_body_bytes", 8 << 20),
+            max_body_bytes: section.number("max_body_bytes", 8 << 20, LEAST_BYTES..=MOST_BYTES),
             max_buffered_bytes: section.get("max_buffered_bytes", 256 << 20),
-            append_timeout: section.get("append_timeout", Duration::from_millis(2500)),
+            append_timeout: section.duration("append_timeout", Duration::from_millis(2500), TENTH),
         };
         if push.max_buffered_bytes < push.max_body_bytes {
             let problem = format!(
@@ -285,9 +306,13 @@ impl Platform {
                 "push_download_url",
                 uri("https://www.xfyeta.com/push_download/"),
             ),
-            request_timeout: section.get("request_timeout", Duration::from_secs(10)),
-            connect_timeout: section.get("connect_timeout", Duration::from_secs(3)),
-            pool_idle_timeout: section.get("pool_idle_timeout", Duration::from_secs(10)),
+            request_timeout: section.duration("request_timeout", Duration::from_secs(10), TENTH),
+            connect_timeout: section.duration("connect_timeout", Duration::from_secs(3), TENTH),
+            pool_idle_timeout: section.duration(
+                "pool_idle_timeout",
+                Duration::from_secs(10),
+                SECOND,
+            ),
             max_requests_per_second: section.get("max_requests_per_second", 500),
             max_concurrent_requests: section.get("max_concurrent_requests", 128),
             breaker_failures: section.get("breaker_failures", 5),
@@ -314,19 +339,27 @@ impl Store {
             nats.optional::<u64>("replicas");
             nats.optional::<String>("durability");
         });
-        Self {
+        let store = Self {
             path: section.get("path", "./data".into()),
-            retention: section.get("retention", Duration::from_hours(7 * 24)),
+            retention: section.duration("retention", Duration::from_hours(7 * 24), MINUTE),
             retention_bytes: section.get("retention_bytes", 0),
+        };
+        if (1..LEAST_RETENTION_BYTES).contains(&store.retention_bytes) {
+            let problem = format!(
+                "{} is neither 0 nor at least {LEAST_RETENTION_BYTES}",
+                store.retention_bytes
+            );
+            section.fault("retention_bytes", problem);
         }
+        store
     }
 }
 
 impl Subscriptions {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         Self {
-            max: section.get("max", 10_000),
-            stuck_after: section.get("stuck_after", Duration::from_secs(300)),
+            max: section.number("max", 10_000, 1..=1_000_000),
+            stuck_after: section.duration("stuck_after", Duration::from_secs(300), SECOND),
         }
     }
 }
@@ -334,17 +367,24 @@ impl Subscriptions {
 impl Submissions {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let submissions = Self {
-            keep: section.get("keep", Duration::from_hours(24)),
-            keep_rows: section.get("keep_rows", Duration::from_hours(30 * 24)),
+            keep: section.duration("keep", Duration::from_hours(24), MINUTE),
+            keep_rows: section.duration("keep_rows", Duration::from_hours(30 * 24), HOUR),
             numbers: section.get("phone_region", Numbers::default()),
             duplicate_numbers: section.get("duplicate_numbers", DuplicateRule::Refuse),
             duplicate_row_keys: section.get("duplicate_row_keys", DuplicateRule::Refuse),
-            max_batches: section.get("max_batches", 4),
-            patience: section.get("patience", Duration::from_secs(30)),
+            max_batches: section.number("max_batches", 4, 1..=64),
+            patience: section.duration("patience", Duration::from_secs(30), SECOND),
+            evidence_window: section.duration("evidence_window", Duration::from_hours(2), MINUTE),
+            idle_timeout: section.duration("idle_timeout", Duration::from_mins(5), SECOND),
+            max_uploads: section.number("max_uploads", 64, 1..=10_000),
         };
-        if !(1..=64).contains(&submissions.max_batches) {
-            let problem = format!("{} is not between 1 and 64", submissions.max_batches);
-            section.fault("max_batches", problem);
+        if submissions.keep_rows < submissions.keep {
+            let problem = format!(
+                "{} is shorter than submissions.keep, {}",
+                humantime::format_duration(submissions.keep_rows),
+                humantime::format_duration(submissions.keep)
+            );
+            section.fault("keep_rows", problem);
         }
         submissions
     }
@@ -369,17 +409,21 @@ impl Backfill {
 
 impl Reconciliation {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let reconciliation = Self {
-            after_task_end: section.get("after_task_end", Duration::from_mins(10)),
-            after_submission: section.get("after_submission", Duration::from_hours(2)),
-            keep: section.get("keep", Duration::from_hours(7 * 24)),
-            every: section.get("every", Duration::from_mins(1)),
+        Self {
+            after_task_end: section.duration(
+                "after_task_end",
+                Duration::from_mins(10),
+                Duration::ZERO,
+            ),
+            after_submission: section.duration(
+                "after_submission",
+                Duration::from_hours(2),
+                Duration::ZERO,
+            ),
+            keep: section.duration("keep", Duration::from_hours(7 * 24), HOUR),
+            every: section.duration("every", Duration::from_mins(1), SECOND),
             report_at: section.get("report_at", Time::constant(9, 0, 0, 0)),
-        };
-        if reconciliation.every.is_zero() {
-            section.fault("every", "must be longer than 0");
         }
-        reconciliation
     }
 }
 
@@ -389,16 +433,12 @@ impl Voice {
         let voice = Self {
             archive: section.get("archive", String::new()),
             name: section.get("name", Template::default()),
-            retry_for: section.get("retry_for", Duration::from_hours(5 * 24)),
-            retry_after: section.get("retry_after", Duration::from_secs(10)),
-            max_concurrent: section.get("max_concurrent", 4),
-            stall_timeout: section.get("stall_timeout", Duration::from_secs(15)),
+            retry_for: section.duration("retry_for", Duration::from_hours(5 * 24), MINUTE),
+            retry_after: section.duration("retry_after", Duration::from_secs(10), TENTH),
+            max_concurrent: section.number("max_concurrent", 4, 1..=64),
+            stall_timeout: section.duration("stall_timeout", Duration::from_secs(15), SECOND),
             s3: section.section("s3", S3::read),
         };
-        if !(1..=64).contains(&voice.max_concurrent) {
-            let problem = format!("{} is not between 1 and 64", voice.max_concurrent);
-            section.fault("max_concurrent", problem);
-        }
         if voice.archive.is_empty() {
             return voice;
         }

@@ -172,7 +172,7 @@ def test_an_unanswered_call_is_complete_with_its_record_alone(gateway, calls, ti
 class TestTimedOut:
     @pytest.fixture
     def settings(self):
-        return {"YETA_GATEWAY__CALLS__WAIT": "200ms"}
+        return {"YETA_GATEWAY__CALLS__WAIT": "1s"}
 
     def test_a_wait_closes_a_call_and_what_comes_yet_completes_it(self, gateway, client, calls):
         _, outbound, voice, dialog = pushes_of("a")

@@ -38,14 +38,14 @@ def test_a_push_to_a_wrong_address_is_not_found_and_not_kept(gateway, client, ad
 class TestLimits:
     @pytest.fixture
     def settings(self):
-        return {"YETA_GATEWAY__PUSH__MAX_BODY_BYTES": "1000"}
+        return {"YETA_GATEWAY__PUSH__MAX_BODY_BYTES": "65536"}
 
     def test_a_push_that_is_too_large_is_refused_without_the_word(self, gateway, client):
-        just_fits, too_large = b"x" * 1000, b"x" * 1001
+        just_fits, too_large = b"x" * 65536, b"x" * 65537
         assert gateway.push("receiveVoice", just_fits) == (200, b"success")
         status, answer = gateway.push("receiveVoice", too_large)
         assert status == 413 and b"success" not in answer
-        assert [event.unrecognized.size for event in client.pushes.ListPushes().events] == [1000]
+        assert [event.unrecognized.size for event in client.pushes.ListPushes().events] == [65536]
 
 
 class Recorder:

@@ -12,7 +12,7 @@ def settings():
     return {
         "YETA_GATEWAY__RECONCILIATION__AFTER_SUBMISSION": "0s",
         "YETA_GATEWAY__RECONCILIATION__AFTER_TASK_END": "0s",
-        "YETA_GATEWAY__RECONCILIATION__EVERY": "20ms",
+        "YETA_GATEWAY__RECONCILIATION__EVERY": "1s",
     }
 
 

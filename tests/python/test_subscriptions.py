@@ -347,23 +347,3 @@ class TestStuck:
             assert gauge(gateway, "members") == 1
         gateway.stop()
         assert told(gateway, "a subscription is stuck")
-
-
-class TestRetention:
-    @pytest.fixture
-    def settings(self):
-        return {"YETA_GATEWAY__STORE__RETENTION": "5s"}
-
-    def test_retention_is_warned_of_before_and_what_it_takes_is_counted(self, gateway, client):
-        create(client)
-        push(gateway, "a", "b")
-        until(lambda: stats(client).lost_events == 2)
-        until(lambda: gauge(gateway, "lost_events") == 2)
-        with join(client) as member:
-            push(gateway, "c")
-            assert names(member.events(1)) == ["c"]
-        gateway.stop()
-        warned, *_ = told(gateway, "retention is about to overtake a subscription")
-        (lost,) = told(gateway, "events were lost to a subscription")
-        assert warned["timestamp"] < lost["timestamp"]
-        assert lost["lost"] == 2

@@ -21,7 +21,7 @@ use crate::support::{Process, eventually};
 
 /// Rows are overdue at once, and looked at all the time.
 const AT_ONCE: &str = "[reconciliation]\n\
-    after_submission = '0s'\nafter_task_end = '0s'\nevery = '10ms'\n";
+    after_submission = '0s'\nafter_task_end = '0s'\nevery = '1s'\n";
 
 async fn page(stage: &Stage, request: ListOverdueRequest) -> ListOverdueResponse {
     let page = stage.calls().list_overdue(request).await.unwrap();
@@ -306,7 +306,7 @@ async fn the_command_line_shows_overdue_rows_and_how_to_look_for_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_tells_of_each_account_what_was_sent_answered_and_is_missing() {
     let folder = tempfile::tempdir().unwrap();
-    let more = "[reconciliation]\nevery = '10ms'\nreport_at = '00:00'\n";
+    let more = "[reconciliation]\nevery = '1s'\nreport_at = '00:00'\n";
     Process::configure(folder.path(), more);
     let gateway = Process::spawn(Process::command(folder.path())).await;
     gateway.until_logged("rows of a day").await;

@@ -211,41 +211,6 @@ async fn an_id_is_its_accounts_own() {
 }
 
 #[tokio::test]
-async fn an_id_is_forgotten_after_its_time() {
-    let stage = Stage::set(silent(), "submissions.keep = '1s'").await;
-    let mut client = stage.outbound();
-    assert!(client.call_out(call_out("a", &[ROW])).await.is_ok());
-    eventually("the id to be forgotten", async || {
-        let status = submission(&mut client, "a").await.err()?;
-        is_ours(&status, Code::NotFound, "SUBMISSION_NOT_FOUND");
-        Some(())
-    })
-    .await;
-    // It is another request now.
-    assert!(client.call_out(call_out("a", &[OTHER])).await.is_ok());
-    assert_eq!(stage.row(&OTHER).await, (1, 1));
-}
-
-#[tokio::test]
-async fn what_is_unknown_is_kept_longer() {
-    let stage = Stage::set(fast(), "submissions.keep = '1s'").await;
-    let mut client = stage.outbound();
-    let lose = json!({ "operation": "callout", "fault": "cut_before_reading" });
-    stage.sandbox.fault(lose).await;
-    assert_eq!(
-        told(client.call_out(call_out("lost", &[ROW])).await),
-        Told::Unknown
-    );
-    assert!(client.call_out(call_out("later", &[OTHER])).await.is_ok());
-    eventually("the later id to be forgotten", async || {
-        submission(&mut client, "later").await.err()
-    })
-    .await;
-    let kept = submission(&mut client, "lost").await.unwrap();
-    assert_eq!(told_by(&kept), Told::Unknown);
-}
-
-#[tokio::test]
 async fn only_a_client_that_may_call_sees_submissions() {
     let mut clients = String::new();
     for (name, allow) in [("caller", "outbound"), ("reader", "calls")] {

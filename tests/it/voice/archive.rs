@@ -259,9 +259,9 @@ impl Archiving {
         let sandbox = Sandbox::start(SandboxConfig::default()).await;
         let more = format!(
             "platform.voice_base_url = '{}/voice/'\n\
-             calls.wait = '10ms'\n\
+             calls.wait = '1s'\n\
              voice.archive = 'file://{}'\n\
-             voice.retry_after = '20ms'\n",
+             voice.retry_after = '100ms'\n",
             sandbox.base,
             folder.path().join("kept").display()
         );
