@@ -11,7 +11,7 @@ use tonic_types::StatusExt;
 use yeta_gateway::proto::{GetSubmissionRequest, ListSubmissionsRequest};
 
 use super::requests::{Told, call_out, create_task, insert, submission, told, told_by};
-use super::stage::{Stage, fast, silent};
+use super::stage::{Stage, silent};
 use crate::bridge::reason;
 use crate::support::eventually;
 
