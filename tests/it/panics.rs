@@ -53,7 +53,7 @@ async fn child() {
         })),
         _ => drop(tokio::spawn(async { bad_number() })),
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn bad_number() {
@@ -190,6 +190,6 @@ async fn a_serving_gateway_has_its_panics_reported() {
 fn stalled_pipe() -> (std::io::PipeReader, PipeWriter) {
     let (reader, mut writer) = pipe().unwrap();
     // As much as a pipe holds where nobody has changed that.
-    writer.write_all(&[b'\n'; 64 << 10]).unwrap();
+    writer.write_all(&vec![b'\n'; 64 << 10]).unwrap();
     (reader, writer)
 }
