@@ -54,6 +54,10 @@ pub struct SandboxArgs {
     /// Keeps the hours of lines and tasks, in Beijing time.
     #[arg(long)]
     enforce_hours: bool,
+
+    /// Keeps the good rows of an insert that is refused because of a bad row.
+    #[arg(long)]
+    insert_keeps_good_rows: bool,
 }
 
 /// Runs the sandbox until Ctrl-C or SIGTERM.
@@ -94,6 +98,7 @@ impl SandboxArgs {
             kill_old_tokens: !self.keep_old_tokens,
             balance: self.balance,
             enforce_hours: self.enforce_hours,
+            insert_keeps_good_rows: self.insert_keeps_good_rows,
             ..SandboxConfig::default()
         }
     }

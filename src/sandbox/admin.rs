@@ -47,7 +47,7 @@ pub(super) async fn index() -> Json<Value> {
                 | receiveDialog; for recordings: voice",
             "fault": "latency | refuse_token | code | busy | http_500 | html \
                 | wrong_content_type | numbers_as_strings | strings_as_numbers | null_fields \
-                | unknown_fields | invalid_json_strings | cut_before_reading \
+                | unknown_fields | invalid_json_strings | no_ids | hold | cut_before_reading \
                 | cut_after_reading | cut_mid_answer | close_after_answer; for pushes: duplicate | reorder | delay \
                 | lose; for voice: not_found | redirect | ignore_range | wrong_size | slow \
                 | latency | http_500 | cut_before_reading | cut_mid_answer",
@@ -60,6 +60,8 @@ pub(super) async fn index() -> Json<Value> {
                 the operation was carried out",
             "kill": "for refuse_token: ends the present tokens too",
             "text": "for http_500: plain text instead of JSON",
+            "status": "for code, busy and html: the HTTP status of the answer, 200 by default",
+            "ids": "for no_ids: how many task_data_ids the answer keeps, 0 by default",
         },
     }))
 }

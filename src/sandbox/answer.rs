@@ -61,10 +61,16 @@ impl Answer {
     pub fn instead(fault: &Fault) -> Option<Self> {
         match fault.kind {
             Kind::RefuseToken => Some(Self::coded(BAD_TOKEN.0, BAD_TOKEN.1)),
-            Kind::Busy => Some(Self::coded(BUSY.0, BUSY.1)),
+            Kind::Busy => Some(Self {
+                status: fault.http_status(),
+                ..Self::coded(BUSY.0, BUSY.1)
+            }),
             Kind::Code => {
                 let message = fault.message.as_deref().unwrap_or("sandbox fault");
-                Some(Self::coded(fault.code.unwrap_or(BUSY.0), message))
+                Some(Self {
+                    status: fault.http_status(),
+                    ..Self::coded(fault.code.unwrap_or(BUSY.0), message)
+                })
             }
             Kind::Http500 if fault.text => Some(Self {
                 status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -78,7 +84,10 @@ impl Answer {
                     ..answer
                 })
             }
-            Kind::Html => Some(Self::text("text/html", PAGE)),
+            Kind::Html => Some(Self {
+                status: fault.http_status(),
+                ..Self::text("text/html", PAGE)
+            }),
             _ => None,
         }
     }

@@ -17,6 +17,20 @@ pub(super) fn serialize(mut envelope: Value, fault: Option<Kind>) -> Vec<u8> {
     envelope.to_string().into_bytes()
 }
 
+/// Removes `task_id`, and all `task_data_ids` but the first `kept`.
+pub(super) fn drop_ids(result: &mut Value, kept: usize) {
+    let Some(fields) = result.as_object_mut() else {
+        return;
+    };
+    fields.remove("task_id");
+    if let Some(ids) = fields
+        .get_mut("task_data_ids")
+        .and_then(Value::as_array_mut)
+    {
+        ids.truncate(kept);
+    }
+}
+
 fn numbers_as_strings(value: &mut Value) {
     match value {
         Value::Number(number) => *value = Value::String(number.to_string()),

@@ -39,6 +39,10 @@ pub struct SandboxConfig {
     /// Whether create refuses a task without `time_range`, as the live
     /// platform has come to do.
     pub require_time_range: bool,
+    /// Whether insert keeps the good rows of a batch that it refuses because of
+    /// a bad row. Otherwise it keeps none. The documents say which of both only
+    /// for callout, which keeps none.
+    pub insert_keeps_good_rows: bool,
     /// Whether accepted rows are dialled. Otherwise they are counted, get their
     /// ids and are forgotten, so that there may be any number of them.
     pub dial: bool,
@@ -63,6 +67,7 @@ impl Default for SandboxConfig {
             balance: None,
             enforce_hours: false,
             require_time_range: false,
+            insert_keeps_good_rows: false,
             dial: true,
             push_retry_wait: Duration::from_secs(5),
             business_id: "10527".to_owned(),

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::delivery::MODULES;
 use super::operation::Operation;
@@ -25,6 +27,8 @@ pub(super) enum Kind {
     NullFields,
     UnknownFields,
     InvalidJsonStrings,
+    NoIds,
+    Hold,
     CutBeforeReading,
     CutAfterReading,
     CutMidAnswer,
@@ -104,6 +108,12 @@ pub(super) struct Fault {
     /// For http_500: plain text instead of a JSON error body.
     #[serde(default)]
     pub text: bool,
+    /// For code, busy and html: the HTTP status of the answer; 200 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// For no_ids: how many `task_data_ids` the answer keeps.
+    #[serde(default)]
+    pub ids: usize,
 }
 
 /// What faults of recordings name as their operation.
@@ -147,7 +157,27 @@ impl Fault {
         if self.kind == Kind::Code && self.code.is_none() {
             return Err("the fault code needs a code".to_owned());
         }
-        Ok(())
+        self.check_status()
+    }
+
+    fn check_status(&self) -> Result<(), String> {
+        let Some(status) = self.status else {
+            return Ok(());
+        };
+        if !matches!(self.kind, Kind::Code | Kind::Busy | Kind::Html) {
+            return Err(format!("the fault {:?} takes no status", self.kind));
+        }
+        // A status below 200 announces another answer.
+        match StatusCode::from_u16(status) {
+            Ok(status) if !status.is_informational() => Ok(()),
+            _ => Err(format!("{status} is no status of an answer")),
+        }
+    }
+
+    /// HTTP status of an answer that takes the place of the operation's own.
+    pub fn http_status(&self) -> StatusCode {
+        let status = self.status.and_then(|it| StatusCode::from_u16(it).ok());
+        status.unwrap_or_default()
     }
 }
 
@@ -155,6 +185,8 @@ impl Fault {
 #[derive(Default)]
 pub(super) struct Faults {
     queue: VecDeque<Fault>,
+    /// Changes when all faults are dropped, which releases the held answers.
+    cleared: watch::Sender<()>,
 }
 
 impl Faults {
@@ -170,6 +202,16 @@ impl Faults {
 
     pub fn clear(&mut self) {
         self.queue.clear();
+        self.cleared.send_replace(());
+    }
+
+    /// Resolves after the next `clear`, or when these faults are dropped.
+    pub fn until_cleared(&self) -> impl Future<Output = ()> + use<> {
+        let mut cleared = self.cleared.subscribe();
+        async move {
+            // An error means that a reset has dropped the sender.
+            let _ = cleared.changed().await;
+        }
     }
 
     pub fn take(&mut self, operation: Operation) -> Option<Fault> {

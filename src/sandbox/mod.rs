@@ -31,7 +31,7 @@
 //! | no JSON, a parameter missing or of another type or out of range; a row with a control character in a value (the sandbox's own rule) | 10005 |
 //! | a line that is not the account's; inserting after the start; pausing a task never started; starting, pausing, deleting or inserting into the long-lived task of direct callouts | 200200 |
 //! | unknown task | 200202 |
-//! | a number that is no mobile number, or ends in 9999 (sensitive); fails the batch | 200203 |
+//! | a number that is no mobile number, or ends in 9999 (sensitive); fails the batch, unless `insert_keeps_good_rows` is set | 200203 |
 //! | unknown robot, unknown voice, `robot_speed` beyond ±500 | 200204, 200205, 200206 |
 //! | more rows than the balance pays for | 200209 |
 //! | columns that are not the robot's, rows longer or shorter than the columns | 200212 |
@@ -122,13 +122,15 @@
 //! |---|---|
 //! | `latency` | the operation is applied at once, the answer comes after `millis`; `millis` goes with any other fault, too |
 //! | `refuse_token` | 10001; with `"kill": true` the present tokens end |
-//! | `code` | `code` and `message` as given, nothing applied |
-//! | `busy` | 10004, nothing applied |
+//! | `code` | `code` and `message` as given, with the HTTP status `status` (200 by default); nothing applied |
+//! | `busy` | 10004, with `status`; nothing applied |
 //! | `http_500` | status 500 with a JSON body (`code`, `message`; 10004 by default), or plain text with `"text": true`; nothing applied |
-//! | `html` | status 200 with a page; nothing applied |
+//! | `html` | a page, with `status`; nothing applied |
 //! | `wrong_content_type` | the true answer as `text/html` |
 //! | `numbers_as_strings`, `strings_as_numbers`, `null_fields`, `unknown_fields` | the true answer so bent |
 //! | `invalid_json_strings` | a task query's lists as the document prints them, which is no JSON |
+//! | `no_ids` | applied, and answered with code 0, but without `task_id`, and with only the first `ids` (0 by default) of the `task_data_ids` |
+//! | `hold` | applied at once; the answer comes when the faults are dropped (`DELETE /sandbox/faults`, or a reset) |
 //! | `cut_before_reading` | connection reset before the body is read; nothing applied |
 //! | `cut_after_reading` | applied, then reset without an answer |
 //! | `cut_mid_answer` | applied, then closed after half of the answer's body |
@@ -141,7 +143,7 @@
 //! | `slow`, `cut_mid_answer` (recordings) | `millis` before each 64 KiB; reset after half of what was asked for |
 //!
 //! `"applied": true` lets the operation be carried out behind any answer that
-//! hides it.
+//! hides it. A fault that is to last until it is dropped has large `times`.
 
 mod admin;
 mod answer;

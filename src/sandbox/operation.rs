@@ -21,7 +21,7 @@ use super::params::Params;
 use super::received::Line;
 use super::server::Cut;
 use super::world::World;
-use super::{catalog, failed, outbound, task_query, tokens};
+use super::{bend, catalog, failed, outbound, task_query, tokens};
 
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
@@ -122,7 +122,10 @@ pub(super) async fn handle(
     cut: Cut,
     request: Request<Body>,
 ) -> Response {
-    let fault = world.faults().take(operation);
+    let (fault, cleared) = {
+        let mut faults = world.faults();
+        (faults.take(operation), faults.until_cleared())
+    };
     let kind = fault.as_ref().map(|fault| fault.kind);
     if let Some(kind @ Kind::CutBeforeReading) = kind {
         world.received().cut(operation, kind);
@@ -135,6 +138,9 @@ pub(super) async fn handle(
     let answer = answer(operation, &world, &parts, &body, fault.as_ref());
     if let Some(fault) = &fault {
         tokio::time::sleep(Duration::from_millis(fault.millis)).await;
+    }
+    if kind == Some(Kind::Hold) {
+        cleared.await;
     }
     match kind {
         Some(Kind::CutAfterReading) => cut.reset().await,
@@ -171,7 +177,13 @@ fn answer(
     }
     let forestalled = fault.and_then(Answer::instead);
     let carry_out = forestalled.is_none() || fault.is_some_and(|fault| fault.applied == Some(true));
-    let outcome = carry_out.then(|| operation.apply(world, parts, params));
+    let mut outcome = carry_out.then(|| operation.apply(world, parts, params));
+    if let Some(fault) = fault
+        && fault.kind == Kind::NoIds
+        && let Some(Ok(result)) = &mut outcome
+    {
+        bend::drop_ids(result, fault.ids);
+    }
     let refusal = outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
     let line = Line {
         time: now_ms(),

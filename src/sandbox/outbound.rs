@@ -114,7 +114,12 @@ pub(super) fn insert(world: &World, params: &Params) -> Result<Value, Refusal> {
     if task.status != Status::New {
         return Err(DATA_RELATION.because(format!("task {id} is started: no more rows")));
     }
-    let batch = Batch::read(params, &world.catalog.robots[task.settings.robot])?;
+    let (batch, refusal) = Batch::sift(params, &world.catalog.robots[task.settings.robot])?;
+    if let Some(refusal) = &refusal
+        && !world.config.insert_keeps_good_rows
+    {
+        return Err(refusal.clone());
+    }
     let rows = tasks.number(batch);
     let task = tasks.find_mut(id)?;
     task.counts.rows += rows.len() as u64;
@@ -123,7 +128,7 @@ pub(super) fn insert(world: &World, params: &Params) -> Result<Value, Refusal> {
     }
     drop(tasks);
     world.received().rows.accept(&rows);
-    Ok(accepted(&rows))
+    refusal.map_or_else(|| Ok(accepted(&rows)), Err)
 }
 
 pub(super) fn start(world: &Arc<World>, params: &Params) -> Result<Value, Refusal> {

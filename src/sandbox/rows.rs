@@ -19,6 +19,15 @@ impl Batch {
     /// Reads `call_column` and `call_list` for a robot. One bad row fails the
     /// whole batch.
     pub fn read(params: &Params, robot: &Robot) -> Result<Self, Refusal> {
+        match Self::sift(params, robot)? {
+            (batch, None) => Ok(batch),
+            (_, Some(refusal)) => Err(refusal),
+        }
+    }
+
+    /// Reads the same, and returns the good rows and the refusal of the first
+    /// bad one.
+    pub fn sift(params: &Params, robot: &Robot) -> Result<(Self, Option<Refusal>), Refusal> {
         let head = params.texts("call_column")?;
         let rows = params.grid("call_list")?;
         if rows.is_empty() {
@@ -31,29 +40,38 @@ impl Batch {
             )));
         }
         check_columns(&head, robot)?;
-        for (index, row) in rows.iter().enumerate() {
-            if row.len() != head.len() {
-                return Err(ROW_MISMATCH.because(format!(
-                    "row {index} has {} values for {} columns",
-                    row.len(),
-                    head.len()
-                )));
-            }
-            if row.iter().any(|value| value.contains(char::is_control)) {
-                return Err(BAD_PARAMETER
-                    .because(format!("row {index} has a control character in a value")));
-            }
-            if !dialable(&row[0]) {
-                return Err(
-                    BAD_NUMBER.because(format!("row {index} has no dialable mobile number"))
-                );
+        let mut good = Vec::with_capacity(rows.len());
+        let mut refusal = None;
+        for (index, row) in rows.into_iter().enumerate() {
+            match check_row(index, &row, head.len()) {
+                Ok(()) => good.push(row),
+                Err(why) => refusal = refusal.or(Some(why)),
             }
         }
-        Ok(Self {
+        let batch = Self {
             head: head.into(),
-            rows,
-        })
+            rows: good,
+        };
+        Ok((batch, refusal))
     }
+}
+
+fn check_row(index: usize, row: &[String], columns: usize) -> Result<(), Refusal> {
+    if row.len() != columns {
+        return Err(ROW_MISMATCH.because(format!(
+            "row {index} has {} values for {columns} columns",
+            row.len(),
+        )));
+    }
+    if row.iter().any(|value| value.contains(char::is_control)) {
+        return Err(
+            BAD_PARAMETER.because(format!("row {index} has a control character in a value"))
+        );
+    }
+    if !dialable(&row[0]) {
+        return Err(BAD_NUMBER.because(format!("row {index} has no dialable mobile number")));
+    }
+    Ok(())
 }
 
 /// The first column is the number's; the others are the robot's, in any order.
