@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use yeta_gateway::push::{EventId, Position};
 use yeta_gateway::store::embedded::{EmbeddedLog, OpenError, Options};
-use yeta_gateway::store::{NewEntry, PushLog, ReadError, ReadLimit};
+use yeta_gateway::store::{NewEntry, NoteChange, Notes, PushLog, ReadError, ReadLimit, Survives};
 
 use crate::conformance::{append, contents};
 
@@ -147,6 +147,35 @@ async fn durable_entries_cut_off_are_reported_and_their_positions_not_used_again
         other => panic!("{other:?}"),
     }
     assert_eq!(contents(&log, Position(4)).await, ["five"]);
+}
+
+#[tokio::test]
+async fn changes_and_pushes_that_queue_together_are_made_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = std::sync::Arc::new(open(folder.path()).await);
+    // The runtime has one thread, so the tasks queue their requests in this order.
+    let tasks: Vec<_> = (0..100)
+        .map(|n: usize| {
+            let log = log.clone();
+            tokio::spawn(async move {
+                let note = NoteChange::put("last", n.to_string().into_bytes());
+                let survives = [Survives::Kill, Survives::PowerLoss][n % 2];
+                let number = n.to_string();
+                let (noted, position) =
+                    tokio::join!(log.change(vec![note], survives), append(&*log, &number));
+                noted.unwrap();
+                assert_eq!(position, Position(n as u64 + 1));
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    log.close().await;
+    let log = open(folder.path()).await;
+    assert_eq!(log.get("last").await.unwrap(), Some(b"99".to_vec()));
+    let expected: Vec<_> = (0..100).map(|n| n.to_string()).collect();
+    assert_eq!(contents(&log, Position::START).await, expected);
 }
 
 #[tokio::test]

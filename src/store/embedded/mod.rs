@@ -14,7 +14,7 @@ mod writer;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -127,6 +127,7 @@ struct Shared {
     earliest: AtomicU64,
     bytes: AtomicU64,
     lost: AtomicU64,
+    closed: AtomicBool,
 }
 
 /// How much a log holds.
@@ -169,6 +170,7 @@ impl EmbeddedLog {
             earliest: AtomicU64::new(state.earliest.0),
             bytes: AtomicU64::new(state.bytes),
             lost: AtomicU64::new(lost),
+            closed: AtomicBool::new(false),
             options,
         });
         let (commands, queue) = mpsc::channel(QUEUE);
@@ -275,6 +277,7 @@ impl PushLog for EmbeddedLog {
 
     async fn read(&self, after: Position, limit: ReadLimit) -> Result<Batch, ReadError> {
         let shared = &self.shared;
+        shared.check_open()?;
         shared.check_retained(after)?;
         if after >= *shared.end.borrow() {
             return Ok(Batch {

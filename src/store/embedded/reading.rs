@@ -22,6 +22,21 @@ impl Shared {
         }
     }
 
+    pub(super) fn check_open(&self) -> Result<(), ReadError> {
+        if self.closed.load(Ordering::Acquire) {
+            Err(ReadError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The error of a read that finds no database: the log is closed, or reopens after a failure.
+    fn not_open(&self) -> ReadError {
+        self.check_open()
+            .err()
+            .unwrap_or_else(|| ReadError::Unavailable("the store reopens after a failure".into()))
+    }
+
     /// Runs a read of the disk where it may block.
     pub(super) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
@@ -38,14 +53,14 @@ impl Shared {
         job: impl FnOnce(&Disk) -> fjall::Result<T>,
     ) -> Result<T, ReadError> {
         let guard = read(&self.disk);
-        let disk = guard.as_ref().ok_or_else(not_open)?;
+        let disk = guard.as_ref().ok_or_else(|| self.not_open())?;
         job(disk).map_err(unavailable)
     }
 
     pub(super) fn read_disk(&self, after: Position, limit: ReadLimit) -> Result<Batch, ReadError> {
         let end = *self.end.borrow();
         let guard = read(&self.disk);
-        let disk = guard.as_ref().ok_or_else(not_open)?;
+        let disk = guard.as_ref().ok_or_else(|| self.not_open())?;
         let mut batch = Batch::default();
         let mut reached = after;
         let mut bytes = 0;
@@ -100,7 +115,7 @@ impl Shared {
 
     pub(super) fn seek_disk(&self, ms: u64) -> Result<Position, ReadError> {
         let guard = read(&self.disk);
-        let disk = guard.as_ref().ok_or_else(not_open)?;
+        let disk = guard.as_ref().ok_or_else(|| self.not_open())?;
         // Everything up to `low` is older, everything after `high` is not.
         let (mut low, mut high) = (self.earliest().0, self.end.borrow().0);
         while low < high {
@@ -119,8 +134,4 @@ impl Shared {
 /// A failure that may pass by itself.
 fn unavailable(error: impl std::error::Error) -> ReadError {
     ReadError::Unavailable(error.to_string())
-}
-
-fn not_open() -> ReadError {
-    ReadError::Unavailable("the store is not open".into())
 }

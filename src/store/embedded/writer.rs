@@ -93,6 +93,7 @@ impl Writer {
         }
         // Later commands find the queue closed; those already in it find their reply dropped.
         self.queue.close();
+        self.shared.closed.store(true, Ordering::Release);
         self.close_disk();
         if let Some(done) = closing {
             // Whoever asked may have gone; the log is closed all the same.

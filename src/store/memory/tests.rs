@@ -23,8 +23,8 @@ fn entry(content: &'static str) -> NewEntry {
 }
 
 /// Injects `fault` into every operation.
-fn always(fault: Fault) -> Option<Faults> {
-    Some(Box::new(move |_: &Op<'_>| fault))
+fn always(fault: Fault) -> Faults {
+    Box::new(move |_| fault)
 }
 
 /// Puts a note whose value is its key.
@@ -147,7 +147,7 @@ async fn a_fault_decides_whether_the_operation_runs_and_how_it_ends() {
     ] {
         let disk = disk();
         let store = open(&disk);
-        disk.set_faults(always(fault));
+        disk.set_faults(Some(always(fault)));
         let changed = settles(put(&store, "a", Survives::Kill)).await;
         assert_eq!(changed.is_some(), resolves, "{fault:?}");
         if let Some(changed) = changed {
@@ -167,7 +167,7 @@ async fn an_injected_panic_ends_the_calling_task_and_leaves_the_disk_usable() {
     for (fault, made) in [(Fault::PanicBefore, 0), (Fault::PanicAfter, 1)] {
         let disk = disk();
         let store = Arc::new(open(&disk));
-        disk.set_faults(always(fault));
+        disk.set_faults(Some(always(fault)));
         let caller = store.clone();
         let append = async move { caller.append(vec![entry("a")]).await };
         assert!(tokio::spawn(append).await.unwrap_err().is_panic());
