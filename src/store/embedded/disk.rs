@@ -7,9 +7,10 @@
 //! | `meta` | `store`, `state` | the log's name; where it begins and ends |
 //! | `kept` | of whoever keeps it | small state beside the log: notes, subscriptions |
 //!
-//! Every commit of entries writes the first three in one atomic batch and syncs it before anybody
-//! can see it. What is kept beside the log is handed to the system at once, so that it survives
-//! the death of the process, and synced a little later unless it must survive a loss of power.
+//! One atomic batch holds the new entries and the changes of what is kept beside the log. A batch
+//! with entries is synced before a reader can see it, and so is one with a change that must survive
+//! a loss of power. A batch of other changes is handed to the system, which keeps it when the
+//! process is killed; a later batch syncs it.
 
 use std::ops::Range;
 use std::path::Path;
@@ -181,22 +182,11 @@ impl Disk {
         }
     }
 
-    /// Writes the entries and the state that follows from them; returns once they are synced.
-    pub fn append(&self, entries: &[Placed], state: &State) -> fjall::Result<()> {
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
-        for Placed { value, entry } in entries {
-            let key = entry.cursor.position.0.to_be_bytes();
-            batch.insert(&self.log, key, value.clone());
-            batch.insert(&self.ids, *entry.id.as_bytes(), key);
-        }
-        batch.insert(&self.meta, "state", state.encode());
-        batch.commit()
-    }
-
-    /// Writes what is kept beside the log, all of it or none, and hands it to the system, or brings
-    /// it onto the disk.
-    pub fn keep<'a>(
+    /// Writes new entries with the log's state, and changes of what is kept beside the log: all of
+    /// them or none. Returns once the commit, and every earlier one, survives what is asked.
+    pub fn commit<'a>(
         &self,
+        entries: Option<(&[Placed], &State)>,
         writes: impl Iterator<Item = &'a Write>,
         survives: Survives,
     ) -> fjall::Result<()> {
@@ -205,18 +195,25 @@ impl Disk {
             Survives::PowerLoss => PersistMode::SyncAll,
         };
         let mut batch = self.db.batch().durability(Some(mode));
+        if let Some((entries, state)) = entries {
+            for Placed { value, entry } in entries {
+                let key = entry.cursor.position.0.to_be_bytes();
+                batch.insert(&self.log, key, value.clone());
+                batch.insert(&self.ids, *entry.id.as_bytes(), key);
+            }
+            batch.insert(&self.meta, "state", state.encode());
+        }
         for Write { key, value } in writes {
             match value {
                 Some(value) => batch.insert(&self.kept, key.as_slice(), value.as_slice()),
                 None => batch.remove(&self.kept, key.as_slice()),
             }
         }
+        if batch.is_empty() {
+            // An empty batch commits without a sync.
+            return self.db.persist(mode);
+        }
         batch.commit()
-    }
-
-    /// Brings everything that has been written onto the disk.
-    pub fn sync(&self) -> fjall::Result<()> {
-        self.db.persist(PersistMode::SyncAll)
     }
 
     /// What is kept under a key.

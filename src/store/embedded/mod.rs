@@ -7,6 +7,7 @@ mod disk;
 pub mod metrics;
 mod reading;
 mod repair;
+mod round;
 pub mod subscriptions;
 mod tail;
 mod watermark;

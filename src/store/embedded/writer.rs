@@ -1,5 +1,5 @@
-//! The one thread that writes: it takes what has queued, commits it as one batch with one sync,
-//! then answers everybody.
+//! The one thread that writes. It takes the requests that have queued as a [`Round`], commits them
+//! as one batch with at most one sync, then answers them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,13 +10,11 @@ use tokio::sync::mpsc::{Receiver, error::TryRecvError};
 use tokio::sync::oneshot;
 
 use super::disk::{Disk, Placed, State, Write};
+use super::round::{Done, Placement, Reply, Round};
 use super::watermark::Watermark;
 use super::{Shared, read, write};
 use crate::push::{Cursor, EventId, Position};
 use crate::store::{AppendError, Appended, NewEntry, Survives};
-
-type Reply = oneshot::Sender<Result<Vec<Appended>, AppendError>>;
-type Done = oneshot::Sender<Result<(), AppendError>>;
 
 /// What the writer can be asked to do.
 pub(super) enum Command {
@@ -34,8 +32,6 @@ enum Next {
     Abandoned,
 }
 
-/// One batch holds at most so many bytes; what is left over goes into the next.
-const BATCH_BYTES: usize = 8 << 20;
 /// Retention removes so many entries at a time, so that appends need not wait for it.
 const RETIRE_SLICE: usize = 512;
 /// After a failure the disk is tried again no sooner than this.
@@ -116,105 +112,54 @@ impl Writer {
         }
     }
 
-    /// Serves a command and the appends that have queued behind it; returns who asked to close.
+    /// Serves a command and those that have queued behind it; returns who asked to close.
     fn serve(&mut self, first: Command) -> Option<oneshot::Sender<()>> {
-        let (mut requests, mut keeps, mut syncs) = (Vec::new(), Vec::new(), Vec::new());
-        let mut bytes = 0;
+        let mut round = Round::default();
         let mut command = Some(first);
         let mut closing = None;
         while let Some(next) = command {
             match next {
-                Command::Append(entries, reply) => {
-                    bytes += entries
-                        .iter()
-                        .map(|e| e.event.len() + e.raw.len())
-                        .sum::<usize>();
-                    requests.push((entries, reply));
-                }
-                Command::Keep(writes, survives, done) => keeps.push((writes, survives, done)),
-                Command::Sync(done) => syncs.push(done),
+                Command::Append(entries, reply) => round.append(entries, reply),
+                Command::Keep(writes, survives, done) => round.change(writes, survives, done),
+                Command::Sync(done) => round.sync(done),
                 Command::Retire(done) => self.retiring.push(done),
                 Command::Close(done) => {
                     closing = Some(done);
                     break;
                 }
             }
-            command = if bytes < BATCH_BYTES {
-                self.queue.try_recv().ok()
-            } else {
+            command = if round.is_full() {
                 None
+            } else {
+                self.queue.try_recv().ok()
             };
         }
-        self.append(requests);
-        self.keep(keeps);
-        self.sync(syncs);
+        if !round.is_empty() {
+            self.commit(round);
+        }
         closing
     }
 
-    /// Writes what is kept beside the log, in the order in which it was asked for.
-    fn keep(&mut self, keeps: Vec<(Vec<Write>, Survives, Done)>) {
-        if keeps.is_empty() {
-            return;
-        }
-        let is_careful = |(_, survives, _): &(_, Survives, _)| *survives == Survives::PowerLoss;
-        let survives = if keeps.iter().any(is_careful) {
-            Survives::PowerLoss
-        } else {
-            Survives::Kill
-        };
-        let kept = self.with_disk(|disk| {
-            let writes = keeps.iter().flat_map(|(writes, ..)| writes);
-            disk.keep(writes, survives)
+    /// Commits a round and answers it. Appends that find no position fail by themselves; a failed
+    /// commit fails every request.
+    fn commit(&mut self, round: Round) {
+        let writable = self.make_writable();
+        let placed = writable.clone().and_then(|()| self.place(round.entries()));
+        let committed = writable.and_then(|()| self.write(placed.as_ref().ok(), &round));
+        let appended = placed.and_then(|placement| {
+            committed.clone()?;
+            self.adopt_placement(placement.state, placement.new);
+            Ok(placement.appended)
         });
-        for (.., done) in keeps {
-            // Whoever asked may have gone; it is kept all the same.
-            let _: Result<(), _> = done.send(kept.clone());
-        }
+        round.answer(appended, &committed);
     }
 
-    fn sync(&mut self, syncs: Vec<Done>) {
-        if syncs.is_empty() {
-            return;
-        }
-        let synced = self.with_disk(Disk::sync);
-        for done in syncs {
-            // Whoever asked may have gone.
-            let _: Result<(), _> = done.send(synced.clone());
-        }
-    }
-
-    fn with_disk(
-        &mut self,
-        job: impl FnOnce(&Disk) -> fjall::Result<()>,
-    ) -> Result<(), AppendError> {
-        self.make_writable()?;
-        let done = read(&self.shared.disk).as_ref().map(job);
-        done.ok_or(AppendError::Closed)?
-            .map_err(|error| self.failed(unavailable(error)))
-    }
-
-    fn append(&mut self, requests: Vec<(Vec<NewEntry>, Reply)>) {
-        if requests.is_empty() {
-            return;
-        }
-        let outcome = self.make_writable().and_then(|()| self.commit(&requests));
-        let mut appended = outcome.map(Vec::into_iter);
-        for (entries, reply) in requests {
-            let answer = match &mut appended {
-                Ok(appended) => Ok(appended.take(entries.len()).collect()),
-                Err(error) => Err(error.clone()),
-            };
-            // Whoever asked may have gone; the entries are stored all the same.
-            let _: Result<(), _> = reply.send(answer);
-        }
-    }
-
-    /// Makes all entries of the requests durable, in order.
-    fn commit(
-        &mut self,
-        requests: &[(Vec<NewEntry>, Reply)],
-    ) -> Result<Vec<Appended>, AppendError> {
-        let shared = self.shared.clone();
+    /// Assigns positions to entries; one that the log holds keeps its own.
+    fn place<'a>(
+        &self,
+        entries: impl Iterator<Item = &'a NewEntry>,
+    ) -> Result<Placement, AppendError> {
+        let shared = &self.shared;
         let guard = read(&shared.disk);
         let disk = guard.as_ref().ok_or(AppendError::Closed)?;
         let received_at_ms = shared.options.now_ms().max(self.state.last_received_ms);
@@ -225,7 +170,7 @@ impl Writer {
         let mut new: Vec<Placed> = Vec::new();
         let mut here: HashMap<EventId, u64> = HashMap::new();
         let mut appended = Vec::new();
-        for entry in requests.iter().flat_map(|(entries, _)| entries) {
+        for entry in entries {
             let held = match here.get(&entry.id) {
                 Some(number) => Some(*number),
                 None => disk.find(&entry.id).map_err(unavailable)?,
@@ -247,17 +192,38 @@ impl Writer {
                 duplicate: held.is_some(),
             });
         }
-        if !new.is_empty() {
-            disk.append(&new, &state)
-                .map_err(|error| self.failed(unavailable(error)))?;
-            self.state = state;
-            self.end_on_disk = state.end;
-            self.publish(new);
-            if self.failed_at.take().is_some() {
-                tracing::info!("the store accepts writes again");
-            }
+        Ok(Placement {
+            new,
+            state,
+            appended,
+        })
+    }
+
+    /// Writes the new entries and the changes of a round as one batch.
+    fn write(&mut self, placement: Option<&Placement>, round: &Round) -> Result<(), AppendError> {
+        let new = placement.filter(|placement| !placement.new.is_empty());
+        let entries = new.map(|placement| (&*placement.new, &placement.state));
+        let survives = round.survives(new.is_some());
+        let shared = self.shared.clone();
+        let guard = read(&shared.disk);
+        let disk = guard.as_ref().ok_or(AppendError::Closed)?;
+        disk.commit(entries, round.writes(), survives)
+            .map_err(|error| self.failed(unavailable(error)))?;
+        let wrote = new.is_some() || round.writes().next().is_some();
+        if wrote && self.failed_at.take().is_some() {
+            tracing::info!("the store accepts writes again");
         }
-        Ok(appended)
+        Ok(())
+    }
+
+    /// Goes on from the state that a commit has made durable.
+    fn adopt_placement(&mut self, state: State, new: Vec<Placed>) {
+        if new.is_empty() {
+            return;
+        }
+        self.state = state;
+        self.end_on_disk = state.end;
+        self.publish(new);
     }
 
     /// Lets readers see entries that have become durable.
