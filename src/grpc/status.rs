@@ -190,6 +190,11 @@ impl From<PlatformError> for Status {
                 ..
             } => Answer::new(Grpc::Unavailable, "PLATFORM_UNREACHABLE").retry(retry_after),
             PlatformError::HeldBack {
+                outage: Outage::Unreadable { .. },
+                retry_after,
+                ..
+            } => Answer::new(Grpc::Unavailable, "PLATFORM_UNREADABLE").retry(retry_after),
+            PlatformError::HeldBack {
                 outage: Outage::Maintenance { message },
                 retry_after,
                 ..

@@ -42,6 +42,8 @@ pub(super) struct Attempt<O> {
     gate: Arc<Gate>,
     deadline: Option<Instant>,
     caller_left: Arc<AtomicBool>,
+    /// Whether one failed try ends it.
+    once: bool,
     operation: PhantomData<fn() -> O>,
 }
 
@@ -71,6 +73,7 @@ impl<O: Operation> Attempt<O> {
             gate,
             deadline,
             caller_left,
+            once: false,
             operation: PhantomData,
         }
     }
@@ -80,8 +83,12 @@ impl<O: Operation> Attempt<O> {
         self,
         metrics: PlatformMetrics,
     ) -> impl Future<Output = Result<O::Reply, PlatformError>> + Send + 'static {
-        let record = self.record(metrics.clone());
+        let mut record = self.record(metrics.clone());
         async move {
+            if let Err(error) = self.read_first(metrics.clone()).await {
+                record.tell(Some(&error));
+                return Err(error);
+            }
             let mut outcome = self.settle(record).await;
             if let Err(PlatformError::Refused {
                 code: Code::NumberOccupied,
@@ -101,6 +108,35 @@ impl<O: Operation> Attempt<O> {
         Record::begin::<O>(account, metrics, caller_left)
     }
 
+    /// Has a read prove that the platform's answers can be read, where the last answers to
+    /// changes could not and this is a change. Fails where the change may not go out.
+    async fn read_first(&self, metrics: PlatformMetrics) -> Result<(), PlatformError> {
+        if O::EFFECT == Effect::Reads {
+            return Ok(());
+        }
+        let Some(probe) = self.client.changes.admit()? else {
+            return Ok(());
+        };
+        self.client.tokens.retry_now();
+        let question = QueryTasksRequest {
+            page_index: Some(1),
+            page_size: Some(1),
+            ..QueryTasksRequest::default()
+        };
+        let mut attempt = Attempt::new(
+            &question,
+            Arc::clone(&self.transport),
+            &self.client,
+            Arc::new(Gate::default()),
+            self.deadline,
+            Arc::new(AtomicBool::new(false)),
+        );
+        attempt.once = true;
+        let record = attempt.record(metrics);
+        let outcome = Box::pin(attempt.settle(record)).await;
+        probe.ended(outcome.as_ref().err())
+    }
+
     /// Does the operation, unless the breaker holds it back, and tells its outcome
     /// to all who learn from it.
     async fn settle(&self, mut record: Record) -> Result<O::Reply, PlatformError> {
@@ -112,7 +148,12 @@ impl<O: Operation> Attempt<O> {
             }
             Err(held_back) => Err(held_back),
         };
-        record.tell(outcome.as_ref().err());
+        let error = outcome.as_ref().err();
+        record.tell(error);
+        match O::EFFECT {
+            Effect::Reads => self.client.changes.read_ended(error),
+            Effect::Changes => self.client.changes.change_ended(error),
+        }
         match &outcome {
             Ok(reply) => self.client.lines.learn(&self.line_use, O::seen(reply)),
             Err(PlatformError::Refused {
@@ -180,7 +221,7 @@ impl<O: Operation> Attempt<O> {
             } else {
                 tries.failed += 1;
             }
-            if self.caller_left.load(Ordering::Acquire) {
+            if self.once || self.caller_left.load(Ordering::Acquire) {
                 // The rest of the rule is for callers who wait; one who left is
                 // owed the outcome of what was sent, and nothing more.
                 return Err(failed.into_error(O::EFFECT));
@@ -209,6 +250,9 @@ impl<O: Operation> Attempt<O> {
         // Another one may have been issued while this waited.
         let token = tokens.get().await?;
         pass.still_good()?;
+        if O::EFFECT == Effect::Changes {
+            self.client.changes.still_closed()?;
+        }
         let posted = self
             .transport
             .post(O::PATH, Some(&token.value), self.body.clone(), &self.gate)

@@ -15,14 +15,14 @@ use super::{
 };
 
 /// The longest time between two probes of a platform that cannot be reached.
-const LONGEST_UNREACHABLE: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_UNREACHABLE: Duration = Duration::from_secs(60);
 /// The longest time between two probes during maintenance.
 const LONGEST_MAINTENANCE: Duration = Duration::from_secs(300);
 /// When to call again while a probe is out.
-const PROBE_IS_OUT: Duration = Duration::from_secs(1);
+pub(super) const PROBE_IS_OUT: Duration = Duration::from_secs(1);
 /// A probe of which nothing was heard for so long is taken to be lost, though
 /// it was not dropped: all its tries and waits are over by then.
-const PROBE_LOST: Duration = Duration::from_secs(120);
+pub(super) const PROBE_LOST: Duration = Duration::from_secs(120);
 /// The most that is kept of the platform's words, in bytes.
 const LONGEST_WORDS: usize = 1024;
 
@@ -205,7 +205,9 @@ impl Breaker {
     fn bounds(&self, outage: &Outage) -> (Duration, Duration) {
         match outage {
             Outage::Maintenance { .. } => (self.maintenance_wait, LONGEST_MAINTENANCE),
-            Outage::Unreachable { .. } => (self.unreachable_wait, LONGEST_UNREACHABLE),
+            Outage::Unreachable { .. } | Outage::Unreadable { .. } => {
+                (self.unreachable_wait, LONGEST_UNREACHABLE)
+            }
         }
     }
 }
@@ -289,13 +291,16 @@ impl Sign {
             Some(PlatformError::Unreachable { detail, .. }) => Self::Away(Outage::Unreachable {
                 detail: bounded(detail),
             }),
-            None | Some(PlatformError::Refused { .. } | PlatformError::TokenRefused { .. }) => {
-                Self::Well
-            }
+            None
+            | Some(
+                PlatformError::Refused { proven: true, .. } | PlatformError::TokenRefused { .. },
+            ) => Self::Well,
             // An attempt ends by its deadline only where it was sent; one that
             // was not is dropped.
             Some(
-                PlatformError::Unreadable { .. }
+                // Perhaps a proxy answered in the platform's place.
+                PlatformError::Refused { proven: false, .. }
+                | PlatformError::Unreadable { .. }
                 | PlatformError::OutcomeUnknown { .. }
                 | PlatformError::DeadlineExceeded,
             ) => Self::Unclear,
@@ -309,7 +314,7 @@ impl Sign {
     }
 }
 
-fn bounded(text: &str) -> String {
+pub(super) fn bounded(text: &str) -> String {
     text[..text.floor_char_boundary(LONGEST_WORDS)].to_owned()
 }
 

@@ -117,6 +117,12 @@ pub enum Outage {
         /// Its message.
         message: String,
     },
+    /// The answers to several changes in a row could not be read. Only changes are held back.
+    #[error("the answers to changes cannot be read: {detail}")]
+    Unreadable {
+        /// What came in place of a readable answer last.
+        detail: String,
+    },
     /// The platform could not be reached, several times in a row.
     #[error("the platform cannot be reached: {detail}")]
     Unreachable {
@@ -245,6 +251,7 @@ mod tests {
             timed_out,
         };
         let (detail, message) = (text(), text());
+        let unreadable = Outage::Unreadable { detail: text() };
         for (error, expected) in [
             (PlatformError::UnknownAccount(text()), NothingSent),
             (refused(Code::Busy, false, true), Refused),
@@ -274,6 +281,7 @@ mod tests {
             (PlatformError::CredentialsUnreadable(text()), NothingSent),
             (PlatformError::Overloaded { retry_after }, NothingSent),
             (held_back(Outage::Unreachable { detail }), NothingSent),
+            (held_back(unreadable), NothingSent),
             (held_back(Outage::Maintenance { message }), NothingSent),
         ] {
             assert_eq!(error.proof(), expected, "{error:?}");

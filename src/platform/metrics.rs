@@ -18,6 +18,7 @@ pub struct PlatformMetrics {
     waits: Family<AccountLabels, Histogram>,
     slowed: Family<AccountLabels, Gauge>,
     breakers: Family<AccountLabels, Gauge>,
+    changes_held_back: Family<AccountLabels, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -71,6 +72,7 @@ impl PlatformMetrics {
             waits: Family::new_with_constructor(|| Histogram::new(WAIT_BUCKETS)),
             slowed: Family::default(),
             breakers: Family::default(),
+            changes_held_back: Family::default(),
         };
         registry.register(
             "platform_requests",
@@ -106,6 +108,11 @@ impl PlatformMetrics {
             "platform_breaker_open",
             "1 while the account's calls are held back because the platform is away",
             metrics.breakers.clone(),
+        );
+        registry.register(
+            "platform_changes_held_back",
+            "1 while the account's changes are held back because answers to them cannot be read",
+            metrics.changes_held_back.clone(),
         );
         metrics
     }
@@ -156,5 +163,12 @@ impl PlatformMetrics {
     pub(super) fn breaker(&self, account: &str, is_open: bool) {
         let labels = AccountLabels::of(account);
         self.breakers.get_or_create(&labels).set(is_open.into());
+    }
+
+    pub(super) fn changes_held_back(&self, account: &str, is_open: bool) {
+        let labels = AccountLabels::of(account);
+        self.changes_held_back
+            .get_or_create(&labels)
+            .set(is_open.into());
     }
 }

@@ -5,6 +5,7 @@
 mod answer;
 mod attempt;
 mod breaker;
+mod change_breaker;
 mod code;
 mod download;
 mod error;
@@ -33,6 +34,7 @@ pub(crate) use self::error::{masked, refusal_text};
 use self::{
     attempt::Attempt,
     breaker::Breaker,
+    change_breaker::ChangeBreaker,
     gate::Gate,
     lines::Lines,
     pace::Pace,
@@ -83,7 +85,8 @@ pub struct PlatformConfig {
     /// How many requests of an account may be under way at once; 0: no bound.
     pub max_concurrent_requests: usize,
     /// After so many calls in a row that did not reach the platform, an
-    /// account's calls are held back; 0: never.
+    /// account's calls are held back; 0: never, nor are its changes after
+    /// unreadable answers.
     pub breaker_failures: u32,
     /// For how long they are held back at first.
     pub unreachable_wait: Duration,
@@ -129,6 +132,7 @@ struct AccountClient {
     tokens: Tokens,
     pace: Pace,
     breaker: Arc<Breaker>,
+    changes: Arc<ChangeBreaker>,
     lines: Lines,
 }
 
@@ -163,6 +167,7 @@ impl Platform {
                     ),
                     pace: Pace::new(&name, config, metrics.clone()),
                     breaker: Arc::new(Breaker::new(&name, config, metrics.clone())),
+                    changes: Arc::new(ChangeBreaker::new(&name, config, metrics.clone())),
                     lines: Lines::default(),
                     account,
                 };
@@ -185,7 +190,8 @@ impl Platform {
     /// change to disk.
     pub fn admits(&self, account: &str) -> Result<(), PlatformError> {
         let client = self.client(account)?;
-        if client.breaker.admits()? {
+        let probes = [client.changes.admits()?, client.breaker.admits()?];
+        if probes.contains(&true) {
             // A probe starts a token request of its own.
             return Ok(());
         }

@@ -16,11 +16,12 @@ use super::{
     *,
 };
 use crate::{
-    proto::{QueryConfigRequest, StartTaskRequest},
+    proto::{QueryConfigRequest, QueryTasksRequest, StartTaskRequest},
     secret::Secret,
 };
 
 const OK: Reply = Reply::Answer(200, r#"{"code":0,"result":{}}"#);
+const HTML: Reply = Reply::Answer(502, "<html>Bad Gateway</html>");
 const SECOND: Duration = Duration::from_secs(1);
 
 const TOKEN: &str = "/oauth/v1/token";
@@ -32,6 +33,8 @@ enum Reply {
     NotSent,
     /// It acts, and the connection breaks.
     Lost,
+    /// It never answers, and no timeout of the transport ends the wait.
+    Hangs,
 }
 
 type Script = dyn Fn(&str, &str) -> Reply + Send + Sync;
@@ -80,6 +83,9 @@ impl Transport for Scripted {
                 return Err(PostError::NotSent("connection refused".into()));
             }
             assert!(gate.open(try_number));
+            if matches!(reply, Reply::Hangs) {
+                std::future::pending::<()>().await;
+            }
             gate.close();
             match reply {
                 Reply::Answer(200, "token") => Ok(HttpAnswer {
@@ -90,7 +96,9 @@ impl Transport for Scripted {
                     status,
                     body: body.into(),
                 }),
-                Reply::NotSent | Reply::Lost => Err(PostError::NoAnswer("connection reset".into())),
+                Reply::NotSent | Reply::Lost | Reply::Hangs => {
+                    Err(PostError::NoAnswer("connection reset".into()))
+                }
             }
         })
     }
@@ -257,4 +265,144 @@ async fn no_change_is_admitted_while_the_token_request_pauses_after_a_failure() 
     sleep(SECOND).await;
     assert_eq!(platform.admits("default"), Ok(()));
     assert_eq!(change(&platform).await, Ok(()));
+}
+
+fn is_held_back_as_unreadable(outcome: &Result<(), PlatformError>) -> bool {
+    matches!(
+        outcome,
+        Err(PlatformError::HeldBack {
+            outage: Outage::Unreadable { .. },
+            ..
+        })
+    )
+}
+
+/// How many changes, and how many probes for them, went out.
+fn sent(transport: &Scripted) -> (usize, usize) {
+    let changes = transport.posts::<StartTaskRequest>();
+    (changes, transport.posts::<QueryTasksRequest>())
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_three_unreadable_answers_changes_wait_for_a_read_that_can_be_read() {
+    const GATEWAY_TIMEOUT: Reply = Reply::Answer(504, r#"{"code":504,"message":"m"}"#);
+    const UNDOCUMENTED: Reply = Reply::Answer(200, r#"{"code":1,"message":"m"}"#);
+    for reply in [HTML, Reply::Lost, GATEWAY_TIMEOUT, UNDOCUMENTED] {
+        let (platform, transport) = platform(always(reply));
+        for _ in 0..3 {
+            let error = change(&platform).await.unwrap_err();
+            assert_eq!(error.proof(), Proof::Nothing, "{error}");
+        }
+        assert_eq!(sent(&transport), (3, 0));
+        assert_eq!(platform.admits("default"), Ok(()));
+        // The first probe goes out at once.
+        let outcome = change(&platform).await;
+        assert!(is_held_back_as_unreadable(&outcome), "{outcome:?}");
+        assert_eq!(sent(&transport), (3, 1));
+        for _ in 0..100 {
+            let outcome = change(&platform).await;
+            assert!(is_held_back_as_unreadable(&outcome), "{outcome:?}");
+            assert!(is_held_back_as_unreadable(&platform.admits("default")));
+        }
+        assert_eq!(sent(&transport), (3, 1));
+        // Reads are not held back.
+        let reads = transport.posts::<QueryConfigRequest>();
+        read(&platform).await.unwrap_err();
+        assert!(transport.posts::<QueryConfigRequest>() > reads);
+
+        advance(SECOND).await;
+        let outcome = change(&platform).await;
+        assert!(is_held_back_as_unreadable(&outcome), "{outcome:?}");
+        assert_eq!(sent(&transport), (3, 2));
+        transport.set(always(OK));
+        advance(2 * SECOND).await;
+        assert_eq!(change(&platform).await, Ok(()));
+        assert_eq!(sent(&transport), (4, 3));
+        assert_eq!(change(&platform).await, Ok(()));
+        assert_eq!(sent(&transport), (5, 3));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_waits_between_probes_grow_from_the_configured_one_to_a_minute() {
+    let (platform, _) = platform(always(HTML));
+    for _ in 0..3 {
+        change(&platform).await.unwrap_err();
+    }
+    for seconds in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
+        let error = change(&platform).await.unwrap_err();
+        let wait = error.retry_after().unwrap();
+        let longest = seconds * SECOND;
+        assert!(wait >= longest / 2 && wait <= longest, "{seconds} {wait:?}");
+        advance(wait).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_of_a_client_that_can_be_read_lets_changes_out_again() {
+    let (platform, transport) = platform(always(HTML));
+    for _ in 0..4 {
+        change(&platform).await.unwrap_err();
+    }
+    assert!(is_held_back_as_unreadable(&change(&platform).await));
+    transport.set(always(OK));
+    assert_eq!(read(&platform).await, Ok(()));
+    assert_eq!(change(&platform).await, Ok(()));
+    assert_eq!(sent(&transport), (4, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_wait_for_their_turn_when_answers_become_unreadable_are_not_sent() {
+    let config = PlatformConfig {
+        max_concurrent_requests: 1,
+        ..PlatformConfig::default()
+    };
+    let (platform, transport) = platform_with(&config, always(HTML));
+    let outcomes = futures_util::future::join_all((0..50).map(|_| change(&platform))).await;
+    assert_eq!(sent(&transport), (3, 0));
+    let held_back = outcomes
+        .iter()
+        .filter(|one| is_held_back_as_unreadable(one));
+    assert_eq!(held_back.count(), 47);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_whose_caller_leaves_makes_room_for_another() {
+    let config = PlatformConfig {
+        max_requests_per_second: 0,
+        ..PlatformConfig::default()
+    };
+    let (platform, transport) = platform_with(&config, always(HTML));
+    for _ in 0..3 {
+        change(&platform).await.unwrap_err();
+    }
+    transport.set(tokens_and(|path, _| match path {
+        QueryTasksRequest::PATH => Reply::Hangs,
+        _ => OK,
+    }));
+    {
+        let mut leaving = Box::pin(change(&platform));
+        assert!(futures_util::poll!(&mut leaving).is_pending());
+        assert_eq!(sent(&transport), (3, 1));
+        // One at a time.
+        assert!(is_held_back_as_unreadable(&change(&platform).await));
+        assert_eq!(sent(&transport), (3, 1));
+    }
+    transport.set(always(OK));
+    assert_eq!(change(&platform).await, Ok(()));
+    assert_eq!(sent(&transport), (4, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_number_of_failures_unreadable_answers_hold_nothing_back() {
+    let config = PlatformConfig {
+        breaker_failures: 0,
+        ..PlatformConfig::default()
+    };
+    let (platform, transport) = platform_with(&config, always(HTML));
+    for _ in 0..20 {
+        let error = change(&platform).await.unwrap_err();
+        assert_eq!(error.proof(), Proof::Nothing, "{error}");
+    }
+    assert_eq!(sent(&transport), (20, 0));
 }

@@ -11,6 +11,7 @@ use yeta_gateway::{
 
 use crate::{
     bridge::{Bridge, reason},
+    fake::Fake,
     sandbox::harness::Sandbox,
 };
 
@@ -87,4 +88,57 @@ async fn wrong_credentials_are_a_failed_precondition() {
         "xfyeta.com".into(),
     );
     assert_eq!(reason(&status), expected);
+}
+
+#[tokio::test]
+async fn a_code_that_proves_nothing_about_a_change_says_so_and_the_change_is_sent_once() {
+    // HTTP status, code, gRPC status, reason, and whether the refusal is proven.
+    for (http, code, grpc, expected, proven) in [
+        (200, 504, Code::Unknown, "PLATFORM_ERROR", false),
+        (500, 500, Code::Unknown, "PLATFORM_ERROR", false),
+        (
+            500,
+            10005,
+            Code::InvalidArgument,
+            "INVALID_PARAMETER",
+            false,
+        ),
+        (503, 10004, Code::Unavailable, "PLATFORM_BUSY", false),
+        (502, 10001, Code::Unavailable, "TOKEN_REFUSED", false),
+        (400, 10005, Code::InvalidArgument, "INVALID_PARAMETER", true),
+        (400, 10004, Code::Unavailable, "PLATFORM_BUSY", true),
+    ] {
+        let answer = json!({ "code": code, "message": "m" }).to_string();
+        let fake = Fake::start(move |_, _, _| answer.clone()).await;
+        fake.http_status(http);
+        let bridge = Bridge::start(&fake.base_url).await;
+        let request = StartTaskRequest {
+            task_id: "1".into(),
+        };
+        let status = bridge.outbound.clone().start_task(request).await;
+        let status = status.unwrap_err();
+        let found = reason(&status);
+        let wanted = (grpc, expected.to_owned(), "xfyeta.com".to_owned());
+        assert_eq!(found, wanted, "{http} {code}");
+        let details = status.get_error_details();
+        let metadata = &details.error_info().unwrap().metadata;
+        let said = metadata.get("proven").map(String::as_str);
+        assert_eq!(said, (!proven).then_some("false"), "{http} {code}");
+        let asks_to_retry = details.retry_info().is_some();
+        let may_retry = proven && grpc == Code::Unavailable;
+        assert_eq!(asks_to_retry, may_retry, "{http} {code}");
+        assert_eq!(fake.operations(), 1, "{http} {code}");
+    }
+}
+
+#[tokio::test]
+async fn a_success_is_one_whatever_the_http_status() {
+    let fake = Fake::start(|_, _, _| r#"{"code":0,"result":{}}"#.to_owned()).await;
+    fake.http_status(500);
+    let bridge = Bridge::start(&fake.base_url).await;
+    let request = StartTaskRequest {
+        task_id: "1".into(),
+    };
+    bridge.outbound.clone().start_task(request).await.unwrap();
+    assert_eq!(fake.operations(), 1);
 }

@@ -2,14 +2,14 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU16, AtomicUsize, Ordering},
 };
 
 use axum::{
     Router,
     body::Bytes,
     extract::{Query, State},
-    http::Uri,
+    http::{StatusCode, Uri},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -36,6 +36,8 @@ struct Desk {
     /// While above the number of operations received, operations wait.
     hold_operations: watch::Sender<usize>,
     arrived: watch::Sender<usize>,
+    /// The HTTP status of operations' answers.
+    status: AtomicU16,
     answer: Box<Answer>,
 }
 
@@ -66,6 +68,7 @@ impl Fake {
             hold_tokens: watch::Sender::new(false),
             hold_operations: watch::Sender::new(0),
             arrived: watch::Sender::new(0),
+            status: AtomicU16::new(200),
             answer: Box::new(answer),
         });
         let router = Router::new()
@@ -75,6 +78,11 @@ impl Fake {
         let base_url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { base_url, desk }
+    }
+
+    /// Sets the HTTP status of further operations' answers.
+    pub fn http_status(&self, status: u16) {
+        self.desk.status.store(status, Ordering::SeqCst);
     }
 
     /// How many tokens were asked for.
@@ -131,7 +139,7 @@ async fn operate(
     Query(target): Query<Target>,
     uri: Uri,
     body: Bytes,
-) -> String {
+) -> (StatusCode, String) {
     let under_way = desk.under_way.fetch_add(1, Ordering::SeqCst) + 1;
     desk.most_under_way.fetch_max(under_way, Ordering::SeqCst);
     desk.operations.fetch_add(1, Ordering::SeqCst);
@@ -145,5 +153,7 @@ async fn operate(
         }
     }
     desk.under_way.fetch_sub(1, Ordering::SeqCst);
-    (desk.answer)(uri.path(), &target.token, &body)
+    let status = StatusCode::from_u16(desk.status.load(Ordering::SeqCst)).unwrap();
+    let answer = (desk.answer)(uri.path(), &target.token, &body);
+    (status, answer)
 }

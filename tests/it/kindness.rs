@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -359,6 +362,54 @@ async fn a_platform_that_can_be_reached_again_gets_its_calls_again() {
         outcome.unwrap();
     }
     assert_eq!(fake.operations(), 21);
+}
+
+#[tokio::test]
+async fn changes_with_unreadable_answers_are_held_back_until_a_read_can_be_read() {
+    let is_well = Arc::new(AtomicBool::new(false));
+    let (switch, changes) = (Arc::clone(&is_well), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&changes);
+    let fake = Fake::start(move |path, _, _| {
+        if path.ends_with("/start") {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        let answer = if switch.load(Ordering::SeqCst) {
+            OK
+        } else {
+            "<html>"
+        };
+        answer.to_owned()
+    })
+    .await;
+    fake.http_status(502);
+    let settings = PlatformConfig {
+        unreachable_wait: Duration::from_millis(20),
+        ..settings(&fake.base_url)
+    };
+    let bridge = bridge(&settings).await;
+    for _ in 0..3 {
+        let status = call(&bridge).await.unwrap_err();
+        assert_eq!(reason(&status).1, "OUTCOME_UNKNOWN");
+    }
+    for outcome in calls(&bridge, 50).join_all().await {
+        let status = outcome.unwrap_err();
+        let expected = (
+            Code::Unavailable,
+            "PLATFORM_UNREADABLE".into(),
+            "yeta-gateway".into(),
+        );
+        assert_eq!(reason(&status), expected);
+        assert!(status.message().contains("held back since 20"), "{status}");
+        assert!(retry_after(&status) <= Duration::from_secs(60));
+    }
+    assert_eq!(changes.load(Ordering::SeqCst), 3);
+    let gauge = |value| format!("platform_changes_held_back{{account=\"default\"}} {value}");
+    assert!(bridge.metrics().contains(&gauge(1)), "{}", bridge.metrics());
+    is_well.store(true, Ordering::SeqCst);
+    fake.http_status(200);
+    eventually(async || call(&bridge).await.ok()).await;
+    assert_eq!(changes.load(Ordering::SeqCst), 4);
+    assert!(bridge.metrics().contains(&gauge(0)), "{}", bridge.metrics());
 }
 
 const LINE: &str = "055169101407";

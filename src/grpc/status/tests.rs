@@ -176,6 +176,12 @@ fn every_case_of_the_gateway_has_its_status_and_reason() {
         retry_after,
     };
     check(error, Grpc::Unavailable, "PLATFORM_UNREACHABLE", true);
+    let error = PlatformError::HeldBack {
+        outage: Outage::Unreadable { detail: detail() },
+        since: SystemTime::UNIX_EPOCH,
+        retry_after,
+    };
+    check(error, Grpc::Unavailable, "PLATFORM_UNREADABLE", true);
 
     let error = AuthError::Unauthenticated;
     check(error, Grpc::Unauthenticated, "UNAUTHENTICATED", false);
