@@ -216,7 +216,7 @@ impl<O: Operation> Attempt<O> {
                 Ok(reply) => return Ok(reply),
                 Err(failed) => failed,
             };
-            if failed.known == Known::TokenRefused {
+            if matches!(failed.known, Known::TokenRefused | Known::TokenKept) {
                 tries.refused_tokens += 1;
             } else {
                 tries.failed += 1;
@@ -265,16 +265,17 @@ impl<O: Operation> Attempt<O> {
             Ok(answer) => answer,
             Err(error) => return Ok(Err(error.into())),
         };
-        let read = read_answer::<O>(&answer);
-        let is_token_refused = matches!(
-            &read,
-            Err(Failed {
-                code: Some(Code::InvalidToken),
-                ..
-            })
-        );
-        if is_token_refused {
-            tokens.refused(&token);
+        let mut read = read_answer::<O>(&answer);
+        match &mut read {
+            Err(failed) if failed.code == Some(Code::InvalidToken) => {
+                let is_replaced = tokens.refused(O::NAME, &token);
+                if !is_replaced && failed.known == Known::TokenRefused {
+                    failed.known = Known::TokenKept;
+                }
+            }
+            Ok(_) => tokens.served(O::NAME, &token),
+            Err(failed) if failed.known == Known::Answered => tokens.served(O::NAME, &token),
+            Err(_) => {}
         }
         Ok(read)
     }
@@ -330,7 +331,9 @@ impl Failed {
     fn into_error(self, effect: Effect) -> PlatformError {
         let detail = self.detail;
         match (self.known, self.code, effect) {
-            (Known::TokenRefused, _, _) => PlatformError::TokenRefused { message: detail },
+            (Known::TokenRefused | Known::TokenKept, _, _) => {
+                PlatformError::TokenRefused { message: detail }
+            }
             (Known::Answered | Known::Unproven, code, _) => PlatformError::Refused {
                 code: code.unwrap_or(Code::Other(String::new())),
                 message: detail,

@@ -32,9 +32,9 @@ pub enum PlatformError {
         /// with an HTTP status below 500.
         proven: bool,
     },
-    /// The platform refused a fresh token as well. Nothing was done; the next
-    /// call begins with another token.
-    #[error("the platform refused the token, and the next one too: {message}")]
+    /// The platform refused the token (10001), and the next one too or for this operation alone.
+    /// Nothing was done; safe to call again.
+    #[error("the platform refused the token, and another was no better: {message}")]
     TokenRefused {
         /// The platform's message.
         message: String,

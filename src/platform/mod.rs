@@ -15,6 +15,7 @@ mod metrics;
 mod operation;
 mod pace;
 mod record;
+mod refusals;
 mod resend;
 mod submission;
 mod token;
@@ -162,6 +163,7 @@ impl Platform {
                 let client = AccountClient {
                     tokens: Tokens::keep(
                         Arc::clone(&account),
+                        config.request_timeout,
                         Arc::clone(&transport),
                         metrics.clone(),
                     ),

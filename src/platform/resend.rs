@@ -18,8 +18,10 @@ pub enum Effect {
 pub(super) enum Known {
     /// Nothing was sent.
     NotSent,
-    /// The platform answered that it does not take the token (10001).
+    /// The platform answered that it does not take the token (10001), and another takes its place.
     TokenRefused,
+    /// The same, and the token stays: only this operation is refused.
+    TokenKept,
     /// The platform answered with another code, which settles the try.
     Answered,
     /// An answer came with a code that does not prove that the platform did not act on a change.
@@ -69,6 +71,7 @@ pub(super) fn next(effect: Effect, last: Known, tries: Tries) -> Next {
         }
         (
             Known::TokenRefused
+            | Known::TokenKept
             | Known::NotSent
             | Known::Answered
             | Known::Unproven
@@ -107,6 +110,8 @@ mod tests {
             (Reads, TokenRefused, 0, 1, WithAnotherToken),
             (Reads, TokenRefused, 0, 2, GiveUp),
             (Reads, TokenRefused, 2, 1, WithAnotherToken),
+            (Reads, TokenKept, 0, 1, GiveUp),
+            (Reads, TokenKept, 0, 2, GiveUp),
             (Reads, Answered, 1, 0, GiveUp),
             (Reads, Unproven, 1, 0, GiveUp),
             (Reads, NoReadableAnswer, 1, 0, AfterPause),
@@ -120,6 +125,8 @@ mod tests {
             (Changes, TokenRefused, 0, 1, WithAnotherToken),
             (Changes, TokenRefused, 0, 2, GiveUp),
             (Changes, TokenRefused, 2, 1, WithAnotherToken),
+            (Changes, TokenKept, 0, 1, GiveUp),
+            (Changes, TokenKept, 0, 2, GiveUp),
             (Changes, Answered, 1, 0, GiveUp),
             (Changes, Unproven, 1, 0, GiveUp),
             (Changes, Unproven, 0, 1, GiveUp),

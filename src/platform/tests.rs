@@ -406,3 +406,77 @@ async fn without_a_number_of_failures_unreadable_answers_hold_nothing_back() {
     }
     assert_eq!(sent(&transport), (20, 0));
 }
+
+const TOKEN_REFUSED: Reply = Reply::Answer(200, r#"{"code":10001,"message":"m"}"#);
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_is_always_refused_costs_the_others_no_token() {
+    let refuses_start = || {
+        tokens_and(|path, _| match path {
+            StartTaskRequest::PATH => TOKEN_REFUSED,
+            _ => OK,
+        })
+    };
+    // One call of the refused operation for each of the other, or several, on both sides.
+    for (refused, served) in [(1, 1), (10, 10), (50, 50), (5, 1), (1, 5)] {
+        let (platform, transport) = platform(refuses_start());
+        let mut calls = 0;
+        while calls < 100 {
+            for _ in 0..refused {
+                let error = change(&platform).await.unwrap_err();
+                assert_eq!(error.proof(), Proof::NothingSent, "{error}");
+                sleep(Duration::from_millis(100)).await;
+            }
+            let tokens = transport.posts_to(TOKEN);
+            for _ in 0..served {
+                assert_eq!(read(&platform).await, Ok(()));
+                sleep(Duration::from_millis(100)).await;
+            }
+            assert_eq!(transport.posts_to(TOKEN), tokens);
+            calls += refused + served;
+        }
+        let tokens = transport.posts_to(TOKEN);
+        assert!(tokens <= 3, "{refused} {served}: {tokens} token requests");
+        // Nothing lasts: once the operation is served again, it is as before.
+        transport.set(always(OK));
+        assert_eq!(change(&platform).await, Ok(()));
+        let dead = tokens.to_string();
+        transport.set(tokens_and(
+            move |_, token| {
+                if token == dead { TOKEN_REFUSED } else { OK }
+            },
+        ));
+        assert_eq!(change(&platform).await, Ok(()));
+        assert_eq!(transport.posts_to(TOKEN), tokens + 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_dies_while_only_a_refused_operation_uses_it_is_replaced_within_a_minute() {
+    let (platform, transport) = platform(tokens_and(|path, _| match path {
+        StartTaskRequest::PATH => TOKEN_REFUSED,
+        _ => OK,
+    }));
+    change(&platform).await.unwrap_err();
+    assert_eq!(read(&platform).await, Ok(()));
+    change(&platform).await.unwrap_err();
+    assert_eq!(transport.posts_to(TOKEN), 2);
+    transport.set(tokens_and(|_, token| match token {
+        "1" | "2" => TOKEN_REFUSED,
+        _ => OK,
+    }));
+    change(&platform).await.unwrap_err();
+    advance(60 * SECOND).await;
+    assert_eq!(change(&platform).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_a_deadline_waits_for_a_token_no_longer_than_the_request_timeout() {
+    let (platform, transport) = platform(|_, _| Reply::Hangs);
+    let began = Instant::now();
+    let error = change(&platform).await.unwrap_err();
+    assert_eq!(error.proof(), Proof::NothingSent);
+    assert!(error.to_string().contains("no token within 10s"), "{error}");
+    assert_eq!(began.elapsed(), PlatformConfig::default().request_timeout);
+    assert_eq!(sent(&transport), (0, 0));
+}

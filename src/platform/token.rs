@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -27,6 +27,7 @@ use super::{
     error::{PlatformError, masked},
     gate::Gate,
     metrics::PlatformMetrics,
+    refusals::{Refusals, YOUNG},
     resend::backoff,
     transport::{PostError, Transport},
 };
@@ -40,9 +41,6 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(3600);
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 /// No life is taken for longer, whatever the platform says.
 const LONGEST_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// A token refused at this age was good once; a younger one was perhaps never.
-const YOUNG: Duration = Duration::from_secs(10);
-
 /// A token and the time for which it is good.
 #[derive(Debug)]
 pub(super) struct Token {
@@ -57,6 +55,9 @@ pub(super) struct Token {
 pub(super) struct Tokens {
     shared: Arc<Shared>,
     state: watch::Sender<State>,
+    refusals: Mutex<Refusals>,
+    /// The longest time that a caller waits for a token.
+    patience: Duration,
     _keeper: AbortOnDropHandle<()>,
 }
 
@@ -82,9 +83,10 @@ struct Failure {
 }
 
 impl Tokens {
-    /// Starts to keep `account`'s token.
+    /// Starts to keep `account`'s token. Callers wait for one for `patience` at most.
     pub(super) fn keep(
         account: Arc<Account>,
+        patience: Duration,
         transport: Arc<dyn Transport>,
         metrics: PlatformMetrics,
     ) -> Self {
@@ -104,16 +106,29 @@ impl Tokens {
         Self {
             shared,
             state,
+            refusals: Mutex::default(),
+            patience,
             _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run())),
         }
     }
 
     /// A token that is good as far as is known. Waits while one is being
-    /// fetched; fails with the last failure while none is.
+    /// fetched, for a bounded time; fails with the last failure while none is.
     pub(super) async fn get(&self) -> Result<Arc<Token>, PlatformError> {
         if let Some(token) = self.shared.usable(&self.state.borrow()) {
             return Ok(token);
         }
+        let waited = tokio::time::timeout(self.patience, self.wait()).await;
+        waited.unwrap_or_else(|_| {
+            let patience = humantime::format_duration(self.patience);
+            Err(PlatformError::Unreachable {
+                detail: format!("no token within {patience}"),
+                retry_after: Duration::from_secs(1),
+            })
+        })
+    }
+
+    async fn wait(&self) -> Result<Arc<Token>, PlatformError> {
         let mut state = self.state.subscribe();
         loop {
             {
@@ -156,16 +171,32 @@ impl Tokens {
         }
     }
 
-    /// Reports that the platform has refused `token`. A hundred reports of one
-    /// token cause one refresh.
-    pub(super) fn refused(&self, token: &Token) {
-        let before = self
-            .shared
-            .refused
-            .fetch_max(token.generation, Ordering::AcqRel);
-        if before < token.generation {
+    /// Reports that the platform took `token` for this operation.
+    pub(super) fn served(&self, operation: &'static str, token: &Token) {
+        let mut refusals = self.refusals();
+        refusals.served(operation, token.generation, Instant::now());
+    }
+
+    /// Reports that the platform has refused `token` for this operation. A hundred reports of one
+    /// token cause one refresh. Returns whether another token takes its place; false where the
+    /// refusal is the operation's own.
+    pub(super) fn refused(&self, operation: &'static str, token: &Token) -> bool {
+        let now = Instant::now();
+        let generation = token.generation;
+        let is_to_be_replaced = (self.refusals()).refused(operation, generation, token.issued, now);
+        if !is_to_be_replaced {
+            return self.shared.refused.load(Ordering::Acquire) >= generation;
+        }
+        let before = self.shared.refused.fetch_max(generation, Ordering::AcqRel);
+        if before < generation {
             self.shared.wake.notify_one();
         }
+        true
+    }
+
+    /// No panic can happen while it is held.
+    fn refusals(&self) -> std::sync::MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::{task::JoinSet, time::Instant};
 use yeta_gateway::{
     platform::{Code, PlatformError},
-    proto::StartTaskRequest,
+    proto::{QueryTasksRequest, StartTaskRequest},
 };
 
 use crate::{bridge::Bridge, fake::Fake, sandbox::harness::eventually};
@@ -93,6 +93,26 @@ async fn a_token_that_is_always_refused_ends_the_call_after_one_retry() {
         Err(PlatformError::TokenRefused { .. })
     ));
     assert_eq!(fake.operations(), 2);
+}
+
+#[tokio::test]
+async fn an_operation_that_is_always_refused_leaves_the_others_their_token() {
+    let fake = Fake::start(|path, _, _| match path {
+        "/openapi/outbound/v1/task/start" => REFUSED.to_owned(),
+        _ => OK.to_owned(),
+    })
+    .await;
+    let bridge = Bridge::start(&fake.base_url).await;
+    for _ in 0..50 {
+        assert!(matches!(
+            call(&bridge).await,
+            Err(PlatformError::TokenRefused { .. })
+        ));
+        let request = QueryTasksRequest::default();
+        let served = bridge.platform.call("default", &request, None).await;
+        served.unwrap();
+    }
+    assert!(fake.tokens() <= 3, "{} token requests", fake.tokens());
 }
 
 #[tokio::test]
