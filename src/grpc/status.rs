@@ -78,21 +78,18 @@ impl Answer {
         }
     }
 
-    /// Who occupies the line, as far as that is known.
+    /// The task that occupies the line.
     fn occupied(self, known: &Occupation) -> Self {
-        let answer = self.with("line_num", &known.line_num);
-        let Some(task) = &known.task else {
-            return answer;
-        };
-        let seen_at = humantime::format_rfc3339_seconds(task.seen_at).to_string();
-        let answer = answer
-            .with("occupied_by_task", &task.task_id)
-            .with("task_status", task.task_status)
+        let seen_at = humantime::format_rfc3339_seconds(known.seen_at).to_string();
+        let answer = self
+            .with("line_num", &known.line_num)
+            .with("occupied_by_task", &known.task_id)
+            .with("task_status", &known.status_name())
             .with("seen_at", &seen_at);
-        if task.task_name.is_empty() {
+        if known.task_name.is_empty() {
             return answer;
         }
-        answer.with("task_name", &task.task_name)
+        answer.with("task_name", &known.task_name)
     }
 
     /// How far a recording has come, and when it was announced.

@@ -19,7 +19,7 @@ use super::{
     code::Code,
     error::PlatformError,
     gate::Gate,
-    lines::{LineUse, Occupation},
+    lines::LineUse,
     metrics::PlatformMetrics,
     operation::Operation,
     record::Record,
@@ -30,8 +30,6 @@ use crate::proto::QueryTasksRequest;
 
 /// When to call again after a failure that tells nothing about it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The longest that a caller waits to be told who occupies a line.
-const LONGEST_ASKING: Duration = Duration::from_secs(2);
 
 /// What is needed to do an operation, of its caller's or of a task's own.
 pub(super) struct Attempt<O> {
@@ -89,16 +87,7 @@ impl<O: Operation> Attempt<O> {
                 record.tell(Some(&error));
                 return Err(error);
             }
-            let mut outcome = self.settle(record).await;
-            if let Err(PlatformError::Refused {
-                code: Code::NumberOccupied,
-                occupation,
-                ..
-            }) = &mut outcome
-            {
-                *occupation = self.occupation(metrics).await.map(Box::new);
-            }
-            outcome
+            self.settle(record).await
         }
     }
 
@@ -140,7 +129,7 @@ impl<O: Operation> Attempt<O> {
     /// Does the operation, unless the breaker holds it back, and tells its outcome
     /// to all who learn from it.
     async fn settle(&self, mut record: Record) -> Result<O::Reply, PlatformError> {
-        let outcome = match self.client.breaker.pass() {
+        let mut outcome = match self.client.breaker.pass() {
             Ok(mut pass) => {
                 let outcome = self.try_until_settled(&mut pass).await;
                 pass.tell(outcome.as_ref().err());
@@ -154,56 +143,19 @@ impl<O: Operation> Attempt<O> {
             Effect::Reads => self.client.changes.read_ended(error),
             Effect::Changes => self.client.changes.change_ended(error),
         }
-        match &outcome {
+        match &mut outcome {
             Ok(reply) => self.client.lines.learn(&self.line_use, O::seen(reply)),
             Err(PlatformError::Refused {
                 code: Code::Busy, ..
             }) => self.client.pace.slow_down(),
+            Err(PlatformError::Refused {
+                code: Code::NumberOccupied,
+                occupation,
+                ..
+            }) => *occupation = self.client.lines.occupation(&self.line_use).map(Box::new),
             Err(_) => {}
         }
         outcome
-    }
-
-    /// Who occupies the line that was refused; asks the platform where that is
-    /// not known, within the time that the caller has. Whatever becomes of that,
-    /// the refusal is what the caller gets.
-    async fn occupation(&self, metrics: PlatformMetrics) -> Option<Occupation> {
-        let lines = &self.client.lines;
-        let known = || lines.occupation(&self.line_use);
-        let is_known = || known().is_some_and(|known| known.task.is_some());
-        if is_known() || self.caller_left.load(Ordering::Acquire) {
-            return known();
-        }
-        let now = Instant::now();
-        let most = self.deadline.map_or(LONGEST_ASKING, |deadline| {
-            // Some of the time is left to bring the answer home.
-            let left = deadline.saturating_duration_since(now);
-            (left / 2).min(LONGEST_ASKING)
-        });
-        let asking = async {
-            // Who waits here has the answer of the one that asks.
-            let mut asked = lines.asked.lock().await;
-            if is_known() {
-                return;
-            }
-            let Some(question) = lines.question(&self.line_use, &mut asked) else {
-                return;
-            };
-            let attempt = Attempt::<QueryTasksRequest>::new(
-                &question,
-                Arc::clone(&self.transport),
-                &self.client,
-                Arc::new(Gate::default()),
-                Some(now + most),
-                Arc::new(AtomicBool::new(false)),
-            );
-            let record = attempt.record(metrics);
-            // It has been told, and what it brought is known.
-            let _ = attempt.settle(record).await;
-        };
-        // Out of time is as good as unknown.
-        let _ = tokio::time::timeout_at(now + most, Box::pin(asking)).await;
-        known()
     }
 
     async fn try_until_settled(&self, pass: &mut Pass) -> Result<O::Reply, PlatformError> {

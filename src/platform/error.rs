@@ -21,8 +21,8 @@ pub enum PlatformError {
         code: Code,
         /// Its message.
         message: String,
-        /// What the gateway knows of who occupies the line, where the code is
-        /// [`Code::NumberOccupied`] and it knows anything.
+        /// The task that occupies the line, where the code is [`Code::NumberOccupied`] and the
+        /// gateway has seen the task.
         occupation: Option<Box<Occupation>>,
         /// Whether it was the request for a token that was refused, so that the
         /// operation itself was not sent.

@@ -48,7 +48,7 @@ pub use self::{
     code::Code,
     download::{DownloadConfig, DownloadError, Downloads},
     error::{Outage, PlatformError, Proof},
-    lines::{Holder, Occupation},
+    lines::Occupation,
     metrics::PlatformMetrics,
     operation::Operation,
     resend::Effect,

@@ -39,12 +39,12 @@ pub trait Operation: Sync + 'static {
     /// Reads the `result` of a successful answer.
     fn read(result: &mut Fields<'_>) -> Self::Reply;
 
-    /// What it has to do with lines.
+    /// The line and the task that it names.
     fn line_use(&self) -> LineUse {
-        LineUse::None
+        LineUse::default()
     }
 
-    /// What its reply tells of tasks.
+    /// What its reply shows of tasks.
     fn seen(_: &Self::Reply) -> Seen<'_> {
         Seen::Nothing
     }
@@ -191,8 +191,9 @@ impl Operation for CallOutRequest {
     }
 
     fn line_use(&self) -> LineUse {
-        LineUse::CallOut {
+        LineUse {
             line_num: self.line_num.clone(),
+            ..LineUse::default()
         }
     }
 }
@@ -244,9 +245,10 @@ impl Operation for CreateTaskRequest {
     }
 
     fn line_use(&self) -> LineUse {
-        LineUse::Create {
+        LineUse {
             line_num: self.line_num.clone(),
             task_name: self.task_name.clone(),
+            ..LineUse::default()
         }
     }
 
@@ -284,9 +286,7 @@ impl Operation for InsertTaskDataRequest {
     }
 
     fn line_use(&self) -> LineUse {
-        LineUse::Insert {
-            task_id: self.task_id.clone(),
-        }
+        LineUse::of_task(&self.task_id, None)
     }
 }
 
@@ -313,9 +313,7 @@ impl Operation for StartTaskRequest {
     }
 
     fn line_use(&self) -> LineUse {
-        LineUse::Start {
-            task_id: self.task_id.clone(),
-        }
+        LineUse::of_task(&self.task_id, Some(TaskStatus::Started))
     }
 }
 
@@ -336,9 +334,7 @@ impl Operation for PauseTaskRequest {
     }
 
     fn line_use(&self) -> LineUse {
-        LineUse::Pause {
-            task_id: self.task_id.clone(),
-        }
+        LineUse::of_task(&self.task_id, Some(TaskStatus::Paused))
     }
 }
 
@@ -359,9 +355,7 @@ impl Operation for DeleteTaskRequest {
     }
 
     fn line_use(&self) -> LineUse {
-        LineUse::Delete {
-            task_id: self.task_id.clone(),
-        }
+        LineUse::of_task(&self.task_id, Some(TaskStatus::Completed))
     }
 }
 

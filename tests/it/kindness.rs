@@ -10,15 +10,14 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use serde_json::json;
 use tokio::{net::TcpSocket, task::JoinSet, time::Instant};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use yeta_gateway::{
     platform::{PlatformConfig, PlatformError, Proof},
     proto::{
-        CallOutRequest, CreateTaskRequest, InsertTaskDataRequest, QueryConfigRequest, Row,
-        StartTaskRequest,
+        CallOutRequest, CreateTaskRequest, InsertTaskDataRequest, QueryConfigRequest,
+        QueryTasksRequest, Row, StartTaskRequest,
     },
     sandbox::SandboxConfig,
 };
@@ -510,7 +509,7 @@ async fn the_error_of_an_occupied_line_names_the_task_that_the_gateway_started()
 }
 
 #[tokio::test]
-async fn the_platform_is_asked_once_who_occupies_a_line_of_which_nothing_is_known() {
+async fn a_task_query_that_passed_by_names_the_occupying_task_and_none_is_sent_for_it() {
     let sandbox = Sandbox::start(SandboxConfig::default()).await;
     let (other, own) = (
         Bridge::start(&sandbox.base).await,
@@ -518,34 +517,15 @@ async fn the_platform_is_asked_once_who_occupies_a_line_of_which_nothing_is_know
     );
     let holder = create_task(&other, "13000000001 回访").await;
     start(&other, &holder).await.unwrap();
+    let status = call_out(&own).await;
+    assert_eq!(reason(&status).1, "NUMBER_OCCUPIED");
+    let metadata = metadata(&status);
+    assert!(!metadata.contains_key("occupied_by_task"), "{metadata:?}");
+    assert_eq!(queries(&sandbox).await, 0);
+    let request = QueryTasksRequest::default();
+    own.outbound.clone().query_tasks(request).await.unwrap();
     for _ in 0..3 {
         assert_occupied(&call_out(&own).await, &holder, "*********01 回访");
-    }
-    assert_eq!(queries(&sandbox).await, 1);
-    // Of a task made elsewhere not even the line is known.
-    let waiting = create_task(&other, "通知").await;
-    let third = Bridge::start(&sandbox.base).await;
-    let status = start(&third, &waiting).await.unwrap_err();
-    assert_occupied(&status, &holder, "*********01 回访");
-}
-
-#[tokio::test]
-async fn a_question_that_fails_hides_no_refusal_and_is_not_repeated_at_once() {
-    let sandbox = Sandbox::start(SandboxConfig::default()).await;
-    let (other, own) = (
-        Bridge::start(&sandbox.base).await,
-        Bridge::start(&sandbox.base).await,
-    );
-    let holder = create_task(&other, "回访").await;
-    start(&other, &holder).await.unwrap();
-    let refusal = json!({ "operation": "query", "fault": "code", "code": 10005, "message": "m" });
-    sandbox.fault(refusal).await;
-    for _ in 0..3 {
-        let status = call_out(&own).await;
-        assert_eq!(reason(&status).1, "NUMBER_OCCUPIED");
-        let metadata = metadata(&status);
-        assert_eq!(metadata["line_num"], LINE);
-        assert!(!metadata.contains_key("occupied_by_task"), "{metadata:?}");
     }
     assert_eq!(queries(&sandbox).await, 1);
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::*;
-use crate::platform::Holder;
+use crate::proto::TaskStatus;
 use crate::push::{CursorError, StoreId};
 
 fn known(status: &Status) -> (Grpc, String, String, bool) {
@@ -244,12 +244,10 @@ fn the_task_that_occupies_a_line_is_named_as_far_as_it_is_known() {
     let told = |task_name: &str| {
         let occupation = Occupation {
             line_num: "055169101407".into(),
-            task: Some(Holder {
-                task_id: "1909".into(),
-                task_name: task_name.into(),
-                task_status: "running",
-                seen_at: SystemTime::UNIX_EPOCH,
-            }),
+            task_id: "1909".into(),
+            task_name: task_name.into(),
+            task_status: TaskStatus::Running,
+            seen_at: SystemTime::UNIX_EPOCH,
         };
         Status::from(PlatformError::Refused {
             code: Code::NumberOccupied,
