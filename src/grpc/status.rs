@@ -81,10 +81,12 @@ impl Answer {
     /// The task that occupies the line.
     fn occupied(self, known: &Occupation) -> Self {
         let seen_at = humantime::format_rfc3339_seconds(known.seen_at).to_string();
+        let status = known.task_status.as_str_name();
+        let status = status.trim_start_matches("TASK_STATUS_").to_lowercase();
         let answer = self
             .with("line_num", &known.line_num)
             .with("occupied_by_task", &known.task_id)
-            .with("task_status", &known.status_name())
+            .with("task_status", &status.replace('_', " "))
             .with("seen_at", &seen_at);
         if known.task_name.is_empty() {
             return answer;
@@ -221,7 +223,8 @@ fn refused(code: &Code, message: &str, occupation: Option<&Occupation>, proven: 
         answer = answer.retry(RETRY_AFTER);
     }
     if let Some(known) = occupation {
-        text = format!("{text}; {known}");
+        let (line, task) = (&known.line_num, &known.task_id);
+        text = format!("{text}; line {line} serves task {task}");
         answer = answer.occupied(known);
     }
     answer.into_status(text)

@@ -19,14 +19,13 @@ use super::{
     code::Code,
     error::PlatformError,
     gate::Gate,
-    lines::LineUse,
     metrics::PlatformMetrics,
     operation::Operation,
     record::Record,
     resend::{self, Effect, Known, Next, Tries},
     transport::{HttpAnswer, PostError, Transport},
 };
-use crate::proto::QueryTasksRequest;
+use crate::proto::{QueryTasksRequest, Task};
 
 /// When to call again after a failure that tells nothing about it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -36,7 +35,7 @@ pub(super) struct Attempt<O> {
     transport: Arc<dyn Transport>,
     client: Arc<AccountClient>,
     body: Bytes,
-    line_use: LineUse,
+    named: Task,
     gate: Arc<Gate>,
     deadline: Option<Instant>,
     caller_left: Arc<AtomicBool>,
@@ -67,7 +66,7 @@ impl<O: Operation> Attempt<O> {
             transport,
             client: Arc::clone(client),
             body: body.expect("texts and numbers always serialize").into(),
-            line_use: operation.line_use(),
+            named: operation.named(),
             gate,
             deadline,
             caller_left,
@@ -144,7 +143,7 @@ impl<O: Operation> Attempt<O> {
             Effect::Changes => self.client.changes.change_ended(error),
         }
         match &mut outcome {
-            Ok(reply) => self.client.lines.learn(&self.line_use, O::seen(reply)),
+            Ok(reply) => self.client.lines.learn(&self.named, O::seen(reply)),
             Err(PlatformError::Refused {
                 code: Code::Busy, ..
             }) => self.client.pace.slow_down(),
@@ -152,7 +151,7 @@ impl<O: Operation> Attempt<O> {
                 code: Code::NumberOccupied,
                 occupation,
                 ..
-            }) => *occupation = self.client.lines.occupation(&self.line_use).map(Box::new),
+            }) => *occupation = self.client.lines.occupation(&self.named).map(Box::new),
             Err(_) => {}
         }
         outcome

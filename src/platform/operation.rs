@@ -7,10 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{
-    lines::{LineUse, Seen},
-    resend::Effect,
-};
+use super::{lines::Seen, resend::Effect};
 use crate::lenient::Fields;
 use crate::proto::{
     CallOutRequest, CallOutResponse, CallbackUrl, CreateTaskRequest, CreateTaskResponse,
@@ -39,9 +36,9 @@ pub trait Operation: Sync + 'static {
     /// Reads the `result` of a successful answer.
     fn read(result: &mut Fields<'_>) -> Self::Reply;
 
-    /// The line and the task that it names.
-    fn line_use(&self) -> LineUse {
-        LineUse::default()
+    /// The task or the line that it names, with the task's state once it is done.
+    fn named(&self) -> Task {
+        Task::default()
     }
 
     /// What its reply shows of tasks.
@@ -190,10 +187,10 @@ impl Operation for CallOutRequest {
         }
     }
 
-    fn line_use(&self) -> LineUse {
-        LineUse {
+    fn named(&self) -> Task {
+        Task {
             line_num: self.line_num.clone(),
-            ..LineUse::default()
+            ..Task::default()
         }
     }
 }
@@ -244,11 +241,12 @@ impl Operation for CreateTaskRequest {
         }
     }
 
-    fn line_use(&self) -> LineUse {
-        LineUse {
+    fn named(&self) -> Task {
+        Task {
             line_num: self.line_num.clone(),
             task_name: self.task_name.clone(),
-            ..LineUse::default()
+            status: TaskStatus::New.into(),
+            ..Task::default()
         }
     }
 
@@ -285,8 +283,11 @@ impl Operation for InsertTaskDataRequest {
         }
     }
 
-    fn line_use(&self) -> LineUse {
-        LineUse::of_task(&self.task_id, None)
+    fn named(&self) -> Task {
+        Task {
+            task_id: self.task_id.clone(),
+            ..Task::default()
+        }
     }
 }
 
@@ -312,8 +313,12 @@ impl Operation for StartTaskRequest {
         StartTaskResponse::default()
     }
 
-    fn line_use(&self) -> LineUse {
-        LineUse::of_task(&self.task_id, Some(TaskStatus::Started))
+    fn named(&self) -> Task {
+        Task {
+            task_id: self.task_id.clone(),
+            status: TaskStatus::Started.into(),
+            ..Task::default()
+        }
     }
 }
 
@@ -333,8 +338,12 @@ impl Operation for PauseTaskRequest {
         PauseTaskResponse {}
     }
 
-    fn line_use(&self) -> LineUse {
-        LineUse::of_task(&self.task_id, Some(TaskStatus::Paused))
+    fn named(&self) -> Task {
+        Task {
+            task_id: self.task_id.clone(),
+            status: TaskStatus::Paused.into(),
+            ..Task::default()
+        }
     }
 }
 
@@ -354,8 +363,12 @@ impl Operation for DeleteTaskRequest {
         DeleteTaskResponse {}
     }
 
-    fn line_use(&self) -> LineUse {
-        LineUse::of_task(&self.task_id, Some(TaskStatus::Completed))
+    fn named(&self) -> Task {
+        Task {
+            task_id: self.task_id.clone(),
+            status: TaskStatus::Completed.into(),
+            ..Task::default()
+        }
     }
 }
 
