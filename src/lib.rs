@@ -25,6 +25,7 @@ pub mod platform;
 pub mod proto;
 pub mod provider;
 pub mod push;
+mod random;
 pub mod reconciliation;
 pub mod relay;
 pub mod sandbox;

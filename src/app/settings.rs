@@ -56,7 +56,11 @@ pub(super) fn submissions_options(config: &Config) -> submissions::Options {
             duplicate_row_keys: submissions.duplicate_row_keys,
             max_batches: submissions.max_batches,
             patience: submissions.patience,
+            max_uploads: submissions.max_uploads,
+            idle_timeout: submissions.idle_timeout,
         },
+        evidence_window: submissions.evidence_window,
+        clients: config.clients.iter().map(|it| it.name.clone()).collect(),
         accounts: account_names(config),
         clock: Arc::new(SystemTime::now),
     }

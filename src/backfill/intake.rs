@@ -29,6 +29,8 @@ pub(super) struct Intake {
 /// Lines are taken in batches: so many, or so many bytes.
 const BATCH_LINES: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
+/// How long the ids of a batch's rows are waited for.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(2);
 /// A push may have been received so long before the platform gave it up.
 const RETRIES_TAKE: u64 = 10 * 60 * 1000;
 
@@ -164,7 +166,8 @@ impl Intake {
             return Ok(());
         }
         // All at once: where uploads are under way this may wait for them.
-        let new = entries(&self.row_keys, account, new).await;
+        let deadline = tokio::time::Instant::now() + KEYS_TIMEOUT;
+        let new = entries(&self.row_keys, account, new, deadline).await;
         let appended = self.log.append(new).await?;
         for entry in appended {
             if entry.duplicate {

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use self::metrics::{EdgeMetrics, PushResult};
 use self::questions::Question;
@@ -170,10 +170,13 @@ impl Edge {
             voice_base_url: &self.config.voice_base_url,
         };
         let pushes = reading::read(&received, &body);
-        let entries = entries::entries(&self.row_keys, &account.name, pushes).await;
+        // One time for both: the platform waits three seconds in all.
+        let deadline = tokio::time::Instant::now() + self.config.append_timeout;
+        let keyed_by = deadline - self.config.append_timeout / 2;
+        let entries = entries::entries(&self.row_keys, &account.name, pushes, keyed_by).await;
         // Dropping the wait does not undo the append: the push may yet become durable, and the
         // platform's next try will find it.
-        match timeout(self.config.append_timeout, self.log.append(entries)).await {
+        match timeout_at(deadline, self.log.append(entries)).await {
             Ok(Ok(appended)) if appended.iter().all(|entry| entry.duplicate) => {
                 tracing::debug!(account = account.name, module, "push held already");
                 PushResult::Duplicate

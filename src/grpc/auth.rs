@@ -55,6 +55,8 @@ struct Client {
     allow: BTreeSet<Permission>,
     /// `None`: every account.
     accounts: Option<BTreeSet<String>>,
+    /// Whether it stands for everybody.
+    is_everybody: bool,
 }
 
 /// A client that has shown who it is.
@@ -65,6 +67,20 @@ impl Caller {
     /// The client's name, for logs.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// The client to whom ids of submissions belong; empty where everybody is one.
+    pub fn scope(&self) -> &str {
+        if self.0.is_everybody {
+            ""
+        } else {
+            &self.0.name
+        }
+    }
+
+    /// Whether the client may call RPCs of this group.
+    pub fn may(&self, group: Permission) -> bool {
+        self.0.allow.contains(&group)
     }
 
     /// Whether the client may use and see this account.
@@ -92,6 +108,7 @@ impl Clients {
                 token_sha256: [0; 32],
                 allow: Permission::ALL.into(),
                 accounts: None,
+                is_everybody: true,
             })
         });
         let clients = clients.iter().map(|client| Arc::new(Client::new(client)));
@@ -186,6 +203,7 @@ impl Client {
             token_sha256: config.token_sha256,
             allow: config.allow.iter().copied().collect(),
             accounts: (!every_account).then(|| config.accounts.iter().cloned().collect()),
+            is_everybody: false,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Status};
 
 use super::{
-    auth::Clients,
+    auth::{Caller, Clients},
     deadline,
     validate::{self, Validate},
 };
@@ -32,6 +32,17 @@ impl Door {
     ) -> Result<&str, Status> {
         let caller = self.clients.authorize(request.metadata(), group)?;
         Ok(self.clients.account(&caller, request.metadata())?)
+    }
+
+    /// Who sends `request`, and the account that it is for, if the client may call `group` for it.
+    pub(super) fn caller<T>(
+        &self,
+        request: &Request<T>,
+        group: Permission,
+    ) -> Result<(Caller, &str), Status> {
+        let caller = self.clients.authorize(request.metadata(), group)?;
+        let account = self.clients.account(&caller, request.metadata())?;
+        Ok((caller, account))
     }
 
     /// Does what `request` asks for, if its client may and it is valid.

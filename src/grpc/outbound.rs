@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 
 use super::{
-    auth::Clients,
+    auth::{AuthError, Caller, Clients},
     deadline,
     door::{Door, LogEnd},
     status,
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     calls::turbo_note,
     config::Permission,
-    platform::Platform,
+    platform::{Platform, masked},
     proto::{
         CallOutRequest, CallOutResponse, CreateTaskRequest, CreateTaskResponse, DeleteTaskRequest,
         DeleteTaskResponse, GetSubmissionRequest, InsertTaskDataRequest, InsertTaskDataResponse,
@@ -26,9 +26,10 @@ use crate::{
         QueryTasksRequest, QueryTasksResponse, SettleSubmissionRequest, StartTaskRequest,
         StartTaskResponse, Submission, SubmitRowsRequest,
         outbound_service_server::{OutboundService, OutboundServiceServer},
+        settle_submission_request::{Outcome as Settled, Which},
     },
     store::Notes,
-    submissions::{Submissions, Submit},
+    submissions::{self, Query, Submissions, SubmissionsError, Submit},
 };
 
 /// The service's implementation.
@@ -147,26 +148,31 @@ impl OutboundService for Outbound {
         &self,
         request: Request<Streaming<SubmitRowsRequest>>,
     ) -> Result<Response<rows::Answers>, Status> {
-        let account = self.door.account(&request, Permission::Outbound)?;
-        let account = account.to_owned();
+        let (caller, account) = self.door.caller(&request, Permission::Outbound)?;
+        let caller = submitter(&caller, account);
         let mut rows = request.into_inner();
         let header = rows::header(&mut rows, &self.drain).await?;
         validate::check(&header)?;
         let drain = self.drain.clone();
-        let session = self.submissions.upload(&account, header, drain).await?;
-        let answers = rows::answers(session, rows);
-        Ok(Response::new(answers))
+        let session = self.submissions.upload(caller, header, drain).await?;
+        Ok(Response::new(rows::answers(session, rows)))
     }
 
     async fn get_submission(
         &self,
         request: Request<GetSubmissionRequest>,
     ) -> Result<Response<Submission>, Status> {
-        let account = self.door.account(&request, Permission::Outbound)?;
-        validate::check(request.get_ref())?;
-        let request_id = &request.get_ref().request_id;
-        let found = self.submissions.get(account, request_id).await?;
-        let found = found.ok_or_else(|| status::submission_not_found(request_id))?;
+        let (caller, account) = self.door.caller(&request, Permission::Outbound)?;
+        let wanted = request.get_ref();
+        validate::check(wanted)?;
+        let client = whose(&caller, &wanted.client)?.unwrap_or(caller.scope());
+        let of = submitter(&caller, account).of(client);
+        let mut found = self.submissions.get(of, &wanted.request_id).await?;
+        if found.is_none() && wanted.client.is_empty() && caller.may(Permission::Admin) {
+            let any = self.submissions.get_any(account, &wanted.request_id);
+            found = any.await?;
+        }
+        let found = found.ok_or_else(|| status::submission_not_found(&wanted.request_id))?;
         Ok(Response::new(found))
     }
 
@@ -174,24 +180,35 @@ impl OutboundService for Outbound {
         &self,
         request: Request<SettleSubmissionRequest>,
     ) -> Result<Response<Submission>, Status> {
-        self.door.account(&request, Permission::Admin)?;
-        Err(Status::unimplemented("not available yet"))
+        let (caller, account) = self.door.caller(&request, Permission::Admin)?;
+        let settle = request.get_ref();
+        validate::check(settle)?;
+        let settled = self.submissions.settle(account, caller.scope(), settle);
+        let settled = settled.await;
+        audit_settlement(&caller, account, settle, settled.as_ref().err());
+        Ok(Response::new(settled?))
     }
 
     async fn list_submissions(
         &self,
         request: Request<ListSubmissionsRequest>,
     ) -> Result<Response<ListSubmissionsResponse>, Status> {
-        let account = self.door.account(&request, Permission::Outbound)?;
-        validate::check(request.get_ref())?;
+        let (caller, account) = self.door.caller(&request, Permission::Outbound)?;
         let wanted = request.get_ref();
+        validate::check(wanted)?;
         let page_size = match usize::try_from(wanted.page_size) {
             Ok(0) | Err(_) => 100,
             Ok(page_size) => page_size,
         };
-        let (state, page_token) = (wanted.state(), &wanted.page_token);
-        let list = self.submissions.list(account, state, page_token, page_size);
-        let page = list.await?;
+        let own = (!caller.may(Permission::Admin)).then_some(caller.scope());
+        let query = Query {
+            account,
+            client: whose(&caller, &wanted.client)?.or(own),
+            state: wanted.state(),
+            page_token: &wanted.page_token,
+            page_size,
+        };
+        let page = self.submissions.list(query).await?;
         Ok(Response::new(ListSubmissionsResponse {
             submissions: page.submissions,
             next_page_token: page.next.unwrap_or_default(),
@@ -199,25 +216,68 @@ impl OutboundService for Outbound {
     }
 }
 
+/// Who submits, in the words of the submissions.
+fn submitter<'a>(caller: &'a Caller, account: &'a str) -> submissions::Caller<'a> {
+    submissions::Caller {
+        account,
+        client: caller.scope(),
+    }
+}
+
+/// The client that a request names, if the caller may see what it has submitted.
+fn whose<'a>(caller: &Caller, named: &'a str) -> Result<Option<&'a str>, Status> {
+    if named.is_empty() {
+        return Ok(None);
+    }
+    if named != caller.scope() && !caller.may(Permission::Admin) {
+        return Err(AuthError::RpcForbidden {
+            client: caller.name().to_owned(),
+            group: Permission::Admin.name(),
+        }
+        .into());
+    }
+    Ok(Some(named))
+}
+
+/// Writes who has settled what to the audit log.
+fn audit_settlement(
+    caller: &Caller,
+    account: &str,
+    settle: &SettleSubmissionRequest,
+    error: Option<&SubmissionsError>,
+) {
+    let (request_id, upload_id) = match &settle.which {
+        Some(Which::RequestId(id)) => (id.as_str(), ""),
+        Some(Which::UploadRow(row)) => ("", row.upload_id.as_str()),
+        None => ("", ""),
+    };
+    let settled = match &settle.outcome {
+        Some(Settled::Accepted(_)) => "accepted",
+        Some(Settled::NotSent(_)) | None => "not_sent",
+    };
+    tracing::info!(
+        target: "audit",
+        client = caller.name(),
+        rpc = "SettleSubmission",
+        account,
+        request_id,
+        upload_id,
+        settled,
+        outcome = if error.is_some() { "refused" } else { "done" },
+        reason = masked(&settle.reason),
+        "submission settled by hand"
+    );
+}
+
 impl Outbound {
     /// Does what is asked for; under a request id, once for all who ask.
     async fn submit<S: Submit + Validate>(&self, request: Request<S>) -> Result<S::Reply, Status> {
-        if request.get_ref().request_id().is_empty() {
-            let account = self.door.account(&request, Permission::Outbound)?;
-            let asked = request.get_ref().without_rows();
-            let reply = self.door.pass(request, Permission::Outbound).await?;
-            // The answer is not kept back for a disk that hangs.
-            let noted = self.submissions.answered::<S>(account, asked, &reply);
-            if timeout(NOTE_TIMEOUT, noted).await.is_err() {
-                tracing::warn!(account, "the ids that were answered are not noted in time");
-            }
-            return Ok(reply);
-        }
         let deadline = deadline::of(request.metadata());
-        let account = self.door.account(&request, Permission::Outbound)?;
+        let (caller, account) = self.door.caller(&request, Permission::Outbound)?;
         let submit = request.get_ref();
         validate::check(submit)?;
-        let submitted = self.submissions.submit(account, submit, deadline);
+        let caller = submitter(&caller, account);
+        let submitted = self.submissions.submit(caller, submit, deadline);
         Ok(submitted.await?)
     }
 

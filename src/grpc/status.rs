@@ -255,9 +255,21 @@ impl From<SubmissionsError> for Status {
                 }
             }
             SubmissionsError::Unknown(submission) => outcome_unknown(&submission),
-            SubmissionsError::TooManyUploads => {
+            SubmissionsError::TooManyUploads { .. } => {
                 Answer::new(Grpc::ResourceExhausted, "OVERLOADED").retry(RETRY_AFTER)
             }
+            SubmissionsError::TooManyUnknown => {
+                Answer::new(Grpc::ResourceExhausted, "TOO_MANY_UNKNOWN")
+            }
+            SubmissionsError::NotFound => Answer::new(Grpc::NotFound, "SUBMISSION_NOT_FOUND"),
+            SubmissionsError::NotUnknown => {
+                Answer::new(Grpc::FailedPrecondition, "SUBMISSION_NOT_UNKNOWN")
+            }
+            SubmissionsError::Ambiguous => {
+                Answer::new(Grpc::FailedPrecondition, "SUBMISSION_AMBIGUOUS")
+            }
+            SubmissionsError::WrongIds { .. } => Answer::new(Grpc::InvalidArgument, "WRONG_IDS"),
+            SubmissionsError::ClaimedId(_) => Answer::new(Grpc::InvalidArgument, "CLAIMED_ID"),
             SubmissionsError::BadPageToken => Answer::new(Grpc::InvalidArgument, "BAD_PAGE_TOKEN"),
             SubmissionsError::Unavailable(_) => {
                 Answer::new(Grpc::Unavailable, "STORE_UNAVAILABLE").retry(RETRY_AFTER)
@@ -309,6 +321,9 @@ impl From<Stopped> for Status {
                 Answer::new(Grpc::Aborted, "UPLOAD_TAKEN_OVER").into_status(why.to_string())
             }
             Stopped::Draining => draining(),
+            Stopped::Idle(_) => {
+                Answer::new(Grpc::Aborted, "UPLOAD_IDLE").into_status(why.to_string())
+            }
             Stopped::Platform(error) => error.into(),
             Stopped::Submissions(error) => error.into(),
         }

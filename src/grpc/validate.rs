@@ -3,13 +3,16 @@
 use crate::proto::{
     CallOutRequest, CreateTaskRequest, DeleteTaskRequest, GetSubmissionRequest,
     InsertTaskDataRequest, ListSubmissionsRequest, PauseTaskRequest, QueryConfigRequest,
-    QueryTasksRequest, Row, SortOrder, StartTaskRequest, SubmissionState, TaskSortName, TaskStatus,
+    QueryTasksRequest, Row, SettleSubmissionRequest, SortOrder, StartTaskRequest, SubmissionState,
+    TaskSortName, TaskStatus, settle_submission_request::Which,
 };
 
 /// How many rows go into one request. Source: API document, 单次上限50条.
 const MAX_ROWS: usize = 50;
 /// How many bytes an id may have that a caller chooses.
 const MAX_ID: usize = 128;
+/// The longest reason for settling a submission, in bytes.
+const LONGEST_REASON: usize = 512;
 
 /// What is wrong with a request, field by field. Never holds a value that may be
 /// a phone number.
@@ -212,6 +215,26 @@ impl Validate for QueryTasksRequest {
 impl Validate for GetSubmissionRequest {
     fn validate(&self, v: &mut Violations) {
         v.required("request_id", &self.request_id);
+    }
+}
+
+impl Validate for SettleSubmissionRequest {
+    fn validate(&self, v: &mut Violations) {
+        match &self.which {
+            Some(Which::RequestId(id)) => v.required("request_id", id),
+            Some(Which::UploadRow(row)) => {
+                v.required("upload_row.upload_id", &row.upload_id);
+                v.required("upload_row.row_key", &row.row_key);
+            }
+            None => v.add("which", "is required: request_id or upload_row"),
+        }
+        if self.outcome.is_none() {
+            v.add("outcome", "is required: accepted or not_sent");
+        }
+        v.required("reason", &self.reason);
+        if self.reason.len() > LONGEST_REASON {
+            v.add("reason", format!("is longer than {LONGEST_REASON} bytes"));
+        }
     }
 }
 

@@ -217,7 +217,20 @@ impl Platform {
         operation: &O,
         deadline: Option<Instant>,
     ) -> Result<O::Reply, PlatformError> {
-        let mut submission = self.submission(account, operation, deadline)?;
+        self.call_observed(account, operation, deadline, |_| {})
+            .await
+    }
+
+    /// As [`call`](Self::call), and gives the outcome to `observe`, whether the caller still waits
+    /// for it or not. An operation that was given up before it was sent has no outcome.
+    pub(crate) async fn call_observed<O: Operation>(
+        &self,
+        account: &str,
+        operation: &O,
+        deadline: Option<Instant>,
+        observe: impl FnOnce(Result<&O::Reply, &PlatformError>) + Send + 'static,
+    ) -> Result<O::Reply, PlatformError> {
+        let mut submission = self.submission(account, operation, deadline, observe)?;
         let Some(deadline) = deadline else {
             return submission.await;
         };
@@ -237,7 +250,7 @@ impl Platform {
         send_by: Option<Instant>,
         out_at_deadline: impl FnOnce(),
     ) -> Result<O::Reply, PlatformError> {
-        let mut submission = self.submission(account, operation, send_by)?;
+        let mut submission = self.submission(account, operation, send_by, |_| {})?;
         if let Some(send_by) = send_by {
             match tokio::time::timeout_at(send_by, &mut submission).await {
                 Ok(outcome) => return outcome,
@@ -253,6 +266,7 @@ impl Platform {
         account: &str,
         operation: &O,
         deadline: Option<Instant>,
+        observe: impl FnOnce(Result<&O::Reply, &PlatformError>) + Send + 'static,
     ) -> Result<Submission<O::Reply>, PlatformError> {
         let client = self.client(account)?;
         let gate = Arc::new(Gate::default());
@@ -265,7 +279,12 @@ impl Platform {
             deadline,
             Arc::clone(&caller_left),
         );
-        let run = attempt.run(self.metrics.clone());
+        let attempt = attempt.run(self.metrics.clone());
+        let run = async move {
+            let outcome = attempt.await;
+            observe(outcome.as_ref());
+            outcome
+        };
         let heirs = self.heirs.clone();
         Ok(Submission::new(run, O::EFFECT, gate, caller_left, heirs))
     }

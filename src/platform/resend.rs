@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rand::RngExt;
+use crate::random;
 
 /// What an operation does at the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ pub(super) fn pause(failed: u32) -> Duration {
 pub(super) fn backoff(failed: u32, first: Duration, most: Duration) -> Duration {
     let doublings = failed.saturating_sub(1).min(16);
     let whole = first.saturating_mul(1 << doublings).min(most);
-    whole.mul_f64(rand::rng().random_range(0.5..=1.0))
+    whole.mul_f64(0.5 + random::share() / 2.0)
 }
 
 #[cfg(test)]

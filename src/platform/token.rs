@@ -261,6 +261,7 @@ impl Keeper {
     async fn wait_until_due(&self) {
         loop {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(self.due()) => return,
                 () = self.shared.wake.notified() => {}
             }

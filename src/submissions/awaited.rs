@@ -9,7 +9,7 @@
 
 use prost::Message;
 
-use super::stored::{Key, created_at_ms, ids};
+use super::record::{Key, created_at_ms, ids};
 use crate::proto::submission::Request;
 use crate::proto::{Submission, SubmissionState};
 use crate::store::NoteChange;

@@ -1,7 +1,6 @@
 //! Checks rows before anything is sent.
 //!
-//! A row goes to the platform as it was written; the one form of its number that is made here
-//! only tells whether two rows call the same phone.
+//! The number of a row goes to the platform in the form that was checked: the plain national one.
 
 use rlibphonenumber::enums::Region;
 use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat};
@@ -19,8 +18,19 @@ pub struct Numbers {
     region: Region,
 }
 
+/// A phone number that can be called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Number {
+    /// As dialled from abroad (E.164).
+    pub international: String,
+    /// As dialled within its country, digits alone.
+    pub national: String,
+    /// The code of its country.
+    country: i32,
+}
+
 /// Why a text is no phone number that can be called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NumberFault {
     /// There is nothing.
     #[error("there is no phone number")]
@@ -28,6 +38,12 @@ pub enum NumberFault {
     /// No phone has such a number.
     #[error("it is no phone number that can be called")]
     Implausible,
+    /// It has a character that no number has. Remove it.
+    #[error("it has {0:?} (U+{code:04X}), which no phone number has", code = u32::from(*.0))]
+    Character(char),
+    /// It is a number of another country than the one that is called.
+    #[error("it is a number of country +{0}; only numbers of the gateway's region can be called")]
+    Foreign(i32),
 }
 
 impl Default for Numbers {
@@ -50,16 +66,46 @@ impl Numbers {
     /// The number in one form however it was written (E.164, such as "+8613800138000"), or why
     /// it is none.
     pub fn read(&self, text: &str) -> Result<String, NumberFault> {
+        Ok(self.parse(text)?.international)
+    }
+
+    /// The form in which rows with the same number are found: that of [`read`](Self::read), or of
+    /// what is none, its digits. `None`: there are no digits.
+    pub fn key(&self, text: &str) -> Option<String> {
+        self.read(text).ok().or_else(|| {
+            let digits: String = text.chars().filter_map(digit).collect();
+            (!digits.is_empty()).then_some(digits)
+        })
+    }
+
+    /// The number in the form in which it is sent: digits alone, as dialled within the region.
+    pub fn national(&self, text: &str) -> Result<Number, NumberFault> {
+        let number = self.parse(text)?;
+        let own = PHONE_NUMBER_UTIL.get_country_code_for_region(self.region);
+        if own != Some(number.country) {
+            return Err(NumberFault::Foreign(number.country));
+        }
+        Ok(number)
+    }
+
+    fn parse(self, text: &str) -> Result<Number, NumberFault> {
         let dialled = dialled(text)?;
         if let Some(mobile) = self.chinese_mobile(&dialled) {
-            return Ok(format!("+86{mobile}"));
+            return Ok(Number {
+                international: format!("+86{mobile}"),
+                national: mobile.to_owned(),
+                country: 86,
+            });
         }
-        PHONE_NUMBER_UTIL
-            .parse(&dialled, Some(self.region))
-            .ok()
-            .filter(rlibphonenumber::PhoneNumber::is_valid)
-            .map(|number| number.format_as(PhoneNumberFormat::E164).into_owned())
-            .ok_or(NumberFault::Implausible)
+        let number = PHONE_NUMBER_UTIL.parse(&dialled, Some(self.region)).ok();
+        let number = number.filter(rlibphonenumber::PhoneNumber::is_valid);
+        let number = number.ok_or(NumberFault::Implausible)?;
+        let national = number.format_as(PhoneNumberFormat::National);
+        Ok(Number {
+            international: number.format_as(PhoneNumberFormat::E164).into_owned(),
+            national: national.chars().filter_map(digit).collect(),
+            country: number.country_code,
+        })
     }
 
     /// The eleven digits of a Chinese mobile number. Ranges of them open faster than the
@@ -87,7 +133,7 @@ fn dialled(text: &str) -> Result<String, NumberFault> {
         match char {
             '+' | '＋' if dialled.is_empty() => dialled.push('+'),
             _ if is_separator(char) => {}
-            _ => return Err(NumberFault::Implausible),
+            _ => return Err(NumberFault::Character(char)),
         }
     }
     match dialled.len() {
@@ -118,6 +164,15 @@ fn is_separator(char: char) -> bool {
     ) || char.is_whitespace()
 }
 
+/// A row that can be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// Its number in one form.
+    pub number: String,
+    /// Whether its number had to be written in another form.
+    pub is_rewritten: bool,
+}
+
 /// What is wrong with a row by itself, before anything is sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RowFault {
@@ -139,8 +194,8 @@ pub enum RowFault {
     #[error("the first value, the phone number, is empty")]
     NumberMissing,
     /// Its first value is no phone number.
-    #[error("the first value is no phone number that can be called")]
-    ImplausibleNumber,
+    #[error("the first value cannot be called: {0}")]
+    ImplausibleNumber(NumberFault),
 }
 
 impl RowFault {
@@ -151,7 +206,7 @@ impl RowFault {
             Self::KeyTooLong => "ROW_KEY_TOO_LONG",
             Self::Mismatch { .. } => "ROW_MISMATCH",
             Self::NumberMissing => "PHONE_NUMBER_MISSING",
-            Self::ImplausibleNumber => "IMPLAUSIBLE_PHONE_NUMBER",
+            Self::ImplausibleNumber(_) => "IMPLAUSIBLE_PHONE_NUMBER",
         }
     }
 }
@@ -160,13 +215,13 @@ impl From<NumberFault> for RowFault {
     fn from(fault: NumberFault) -> Self {
         match fault {
             NumberFault::Missing => Self::NumberMissing,
-            NumberFault::Implausible => Self::ImplausibleNumber,
+            fault => Self::ImplausibleNumber(fault),
         }
     }
 }
 
-/// Checks a row for `columns` columns; gives its number in one form.
-pub fn check(row: &UploadRow, columns: usize, numbers: &Numbers) -> Result<String, RowFault> {
+/// Checks a row for `columns` columns, and puts its number into the form in which it is sent.
+pub fn check(row: &mut UploadRow, columns: usize, numbers: &Numbers) -> Result<Checked, RowFault> {
     if row.row_key.is_empty() {
         return Err(RowFault::KeyMissing);
     }
@@ -179,8 +234,14 @@ pub fn check(row: &UploadRow, columns: usize, numbers: &Numbers) -> Result<Strin
             columns,
         });
     }
-    let number = row.values.first().ok_or(RowFault::NumberMissing)?;
-    Ok(numbers.read(number)?)
+    let first = row.values.first_mut().ok_or(RowFault::NumberMissing)?;
+    let number = numbers.national(first)?;
+    let is_rewritten = *first != number.national;
+    *first = number.national;
+    Ok(Checked {
+        number: number.international,
+        is_rewritten,
+    })
 }
 
 #[cfg(test)]
@@ -257,9 +318,37 @@ mod tests {
             "999999999999999999999999999999",
         ];
         for text in implausible {
-            let fault = Err(NumberFault::Implausible);
-            assert_eq!(china().read(text), fault, "{text:?}");
+            let fault = china().read(text).unwrap_err();
+            assert_ne!(fault, NumberFault::Missing, "{text:?}");
         }
+        for (text, char) in [("138OO138OOO", 'O'), ("138+00138000", '+'), ("电话", '电')] {
+            let fault = china().read(text);
+            assert_eq!(fault, Err(NumberFault::Character(char)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_sent_as_it_is_dialled_within_the_country() {
+        for (text, national) in [
+            ("+86 138-0013-8000", "13800138000"),
+            ("\u{202d}138\u{a0}0013\u{200b}8000\u{202c}", "13800138000"),
+            ("013800138000", "13800138000"),
+            ("+86 10 6234 5678", "01062345678"),
+            ("400-800-1234", "4008001234"),
+        ] {
+            let number = china().national(text).unwrap();
+            assert_eq!(number.national, national, "{text:?}");
+        }
+        let abroad = china().national("+1 650 253 0000");
+        assert_eq!(abroad, Err(NumberFault::Foreign(1)));
+    }
+
+    #[test]
+    fn what_is_no_number_is_found_by_its_digits() {
+        assert_eq!(china().key("+86 138 0013 8000"), china().key("13800138000"));
+        assert_ne!(china().key("+1 650 253 0000"), china().key("16502530000"));
+        assert_eq!(china().key("line 7"), Some("7".to_owned()));
+        assert_eq!(china().key("nobody"), None);
     }
 
     #[test]
@@ -295,12 +384,16 @@ mod tests {
             (row("a", &["Li", "13800138000"]), "IMPLAUSIBLE_PHONE_NUMBER"),
         ];
         for (row, reason) in table {
-            let fault = check(&row, 2, &china()).unwrap_err();
+            let fault = check(&mut row.clone(), 2, &china()).unwrap_err();
             assert_eq!(fault.reason(), reason);
             assert!(!fault.to_string().contains("Li"), "{fault}");
         }
-        let good = row(&long[1..], &["138 0013 8000", ""]);
-        assert_eq!(check(&good, 2, &china()).as_deref(), Ok("+8613800138000"));
+        let mut good = row(&long[1..], &["138 0013 8000", ""]);
+        let checked = check(&mut good, 2, &china()).unwrap();
+        assert_eq!(checked.number, "+8613800138000");
+        assert!(checked.is_rewritten);
+        assert_eq!(good.values, ["13800138000", ""]);
+        assert!(!check(&mut good, 2, &china()).unwrap().is_rewritten);
     }
 
     proptest! {

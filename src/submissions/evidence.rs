@@ -1,156 +1,163 @@
-//! Tells from what the platform says later whether it took a request that it did not answer.
+//! Decides whether a call record can be about a row, and a task about a CreateTask request.
 //!
-//! Everything here would rather find nothing than something wrong: a request that is not shown to
-//! have been taken stays unknown, and is looked after by a person.
+//! Pure functions. They would rather find nothing than something wrong: what is not shown to have
+//! been accepted stays unknown.
 
 use std::collections::BTreeSet;
 
-use super::check::digit;
+use super::check::Numbers;
 use crate::proto::submission::Request;
-use crate::proto::{
-    CallDirection, CallRecord, CreateTaskRequest, Row, Submission, SubmissionEvidence,
-    SubmissionEvidenceKind, Task,
-};
+use crate::proto::{CallDirection, CallRecord, CreateTaskRequest, Row, Task};
 
-/// A call may seem to have been dialled so many milliseconds before its request was written down:
-/// the platform rounds its times, and its clock is not the gateway's.
-const SLACK_MS: i64 = 60_000;
+/// A call may seem to have been dialled this much before its request was recorded: the platform
+/// rounds its times, and its clock is not the gateway's.
+pub(super) const SLACK_MS: i64 = 60_000;
 
-/// The rows of a request, and what a call of one of them must be like.
-struct Asked<'a> {
+/// How well a call record fits a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    /// It has the row's number, and no values. Another row may have the number, too.
+    Number,
+    /// It has all values of the row.
+    Values,
+}
+
+/// The columns and rows of a request, and the task that they were for.
+struct Rows<'a> {
     columns: &'a [String],
-    rows: &'a [Row],
-    /// The task that they were for; empty: none that is known.
+    list: &'a [Row],
+    /// Empty for direct calls.
     task_id: &'a str,
 }
 
-impl<'a> Asked<'a> {
-    fn of(submission: &'a Submission) -> Option<Self> {
-        match submission.request.as_ref()? {
+impl<'a> Rows<'a> {
+    fn of(request: &'a Request) -> Option<Self> {
+        match request {
             Request::CallOut(request) => Some(Self {
                 columns: &request.call_column,
-                rows: &request.call_list,
+                list: &request.call_list,
                 task_id: "",
             }),
             Request::InsertTaskData(request) => Some(Self {
                 columns: &request.call_column,
-                rows: &request.call_list,
+                list: &request.call_list,
                 task_id: &request.task_id,
             }),
             Request::CreateTask(_) => None,
         }
     }
 
-    /// What a row says under which head, in an order that does not depend on the columns'. Empty
+    /// The values under these heads, in an order that does not depend on the columns'. Empty
     /// values are left out, as the platform may leave them out. Numbers are in one form.
-    fn told<'b>(&self, heads: &'b [String], values: &'b [String]) -> Vec<(&'b str, String)> {
+    fn content<'b>(
+        &self,
+        heads: &'b [String],
+        values: &'b [String],
+        numbers: Numbers,
+    ) -> Vec<(&'b str, String)> {
         let number_head = self.columns.first().map_or("", |head| head.trim());
-        let mut told: Vec<_> = values
+        let mut content: Vec<_> = values
             .iter()
             .enumerate()
             .map(|(at, value)| {
                 let head = heads.get(at).map_or("", |head| head.trim());
-                let number = number_key(value).filter(|_| head == number_head);
+                let number = numbers.key(value).filter(|_| head == number_head);
                 (head, number.unwrap_or_else(|| value.trim().to_owned()))
             })
             .filter(|(_, value)| !value.is_empty())
             .collect();
-        told.sort();
-        told
+        content.sort();
+        content
     }
 
-    /// The rows that a record can be about: those of its values, or where it has none, the one of
-    /// its number.
-    fn matching(&self, record: &CallRecord) -> Vec<usize> {
-        let values = &record.task_row_value;
-        if !values.is_empty() {
-            let has_heads = record.task_row_head.len() == values.len();
-            let heads = if has_heads {
-                &record.task_row_head
-            } else {
-                self.columns
-            };
-            let told = self.told(heads, values);
-            return self.positions(|row| self.told(self.columns, &row.values) == told);
-        }
-        let Some(callee) = number_key(&record.callee) else {
-            return Vec::new();
-        };
-        let matching = self.positions(|row| {
-            let number = row.values.first().and_then(|value| number_key(value));
-            number.as_ref() == Some(&callee)
-        });
-        // Of several rows with one number, the number alone does not tell which it is.
-        if matching.len() == 1 {
-            matching
-        } else {
-            Vec::new()
-        }
-    }
-
-    fn positions(&self, is_it: impl Fn(&Row) -> bool) -> Vec<usize> {
-        let rows = self.rows.iter().enumerate();
-        rows.filter(|(_, row)| is_it(row))
-            .map(|(at, _)| at)
-            .collect()
+    fn content_of(&self, row: usize, numbers: Numbers) -> Option<Vec<(&str, String)>> {
+        let row = self.list.get(row)?;
+        Some(self.content(self.columns, &row.values, numbers))
     }
 }
 
-/// Which row of an unanswered CallOut or InsertTaskData a call record is about, if any.
+/// Whether a call record can be about a row of a request that was recorded at this time.
 ///
-/// A record without the platform's id of the row tells nothing: whether the call belongs to
+/// A record without the platform's id of the row proves nothing: whether the call belongs to
 /// another request could not be checked. The other record of the same call has the id.
-pub fn row_of(submission: &Submission, record: &CallRecord) -> Option<usize> {
-    let asked = Asked::of(submission)?;
+pub(super) fn fit(
+    request: &Request,
+    row: usize,
+    created_at_ms: u64,
+    record: &CallRecord,
+    numbers: Numbers,
+) -> Option<Match> {
+    let rows = Rows::of(request)?;
     if !is_id(&record.task_data_id) {
         return None;
-    }
-    // Called again: the same row as before.
-    if let Some(evidence) = told_by(submission).find(|it| it.task_data_id == record.task_data_id) {
-        return usize::try_from(evidence.row).ok();
     }
     if record.direction() == CallDirection::Inbound && record.task_row_value.is_empty() {
         return None;
     }
     let is_other_task =
-        !asked.task_id.is_empty() && is_id(&record.task_id) && record.task_id != asked.task_id;
-    if is_other_task || dialled_at(record)?.saturating_add(SLACK_MS) < created_at(submission)? {
+        !rows.task_id.is_empty() && is_id(&record.task_id) && record.task_id != rows.task_id;
+    if is_other_task || dialled_at(record)?.saturating_add(SLACK_MS) < signed(created_at_ms) {
         return None;
     }
-    let is_told = |row: usize| told_by(submission).any(|it| usize::try_from(it.row) == Ok(row));
-    asked
-        .matching(record)
-        .into_iter()
-        .find(|row| !is_told(*row))
-}
-
-/// Under what a number is looked for, however it is written: its digits, without what is dialled
-/// before them within China or from abroad. `None`: there are no digits.
-pub fn number_key(text: &str) -> Option<String> {
-    let digits: String = text.chars().filter_map(digit).collect();
-    let digits = digits.trim_start_matches('0');
-    // No number within China has twelve digits.
-    let national = match digits.strip_prefix("86") {
-        Some(rest) if digits.len() >= 12 => rest.trim_start_matches('0'),
-        _ => digits,
+    let values = &record.task_row_value;
+    if values.is_empty() {
+        let callee = numbers.key(&record.callee)?;
+        let number = rows.list.get(row)?.values.first();
+        let is_it = number.and_then(|number| numbers.key(number)) == Some(callee);
+        return is_it.then_some(Match::Number);
+    }
+    let has_heads = record.task_row_head.len() == values.len();
+    let heads = if has_heads {
+        &record.task_row_head
+    } else {
+        rows.columns
     };
-    (!national.is_empty()).then(|| national.to_owned())
+    let is_it = rows.content_of(row, numbers)? == rows.content(heads, values, numbers);
+    // Without heads, the values can be those of a row with other columns.
+    let how = if has_heads {
+        Match::Values
+    } else {
+        Match::Number
+    };
+    is_it.then_some(how)
 }
 
-/// What call records have told of a submission already.
-pub(super) fn told_by(submission: &Submission) -> impl Iterator<Item = &SubmissionEvidence> {
-    let evidence = submission.evidence.iter();
-    evidence.filter(|it| it.kind() == SubmissionEvidenceKind::CallRecord)
+/// Whether a call was dialled soon enough after its request to settle it: within `window` for a
+/// direct call, at any time for a row of a task that the record names.
+pub(super) fn is_in_time(
+    request: &Request,
+    created_at_ms: u64,
+    record: &CallRecord,
+    window_ms: u64,
+) -> bool {
+    let latest = signed(created_at_ms.saturating_add(window_ms));
+    match request {
+        Request::CallOut(_) => dialled_at(record).is_some_and(|dialled| dialled <= latest),
+        Request::InsertTaskData(request) => record.task_id == request.task_id,
+        Request::CreateTask(_) => false,
+    }
+}
+
+/// Whether a call record that fits one of two rows fits the other one, too.
+pub(super) fn are_twins(a: (&Request, usize), b: (&Request, usize), numbers: Numbers) -> bool {
+    let (Some(rows_a), Some(rows_b)) = (Rows::of(a.0), Rows::of(b.0)) else {
+        return false;
+    };
+    // A record of a direct call names a task that nobody knows beforehand.
+    let are_tasks_apart = !rows_a.task_id.is_empty()
+        && !rows_b.task_id.is_empty()
+        && rows_a.task_id != rows_b.task_id;
+    !are_tasks_apart && rows_a.content_of(a.1, numbers) == rows_b.content_of(b.1, numbers)
 }
 
 /// Whether an id is one: the platform sends "0" for none.
-fn is_id(id: &str) -> bool {
+pub(super) fn is_id(id: &str) -> bool {
     !matches!(id, "" | "0")
 }
 
-/// When the call was dialled at the earliest, in milliseconds since 1970. A record that does not
-/// say it is asked for what came later, and how long that had taken.
-fn dialled_at(record: &CallRecord) -> Option<i64> {
+/// When the call was dialled at the earliest, in milliseconds since 1970. Where the record does
+/// not have that time, a later one less what had passed by then.
+pub(super) fn dialled_at(record: &CallRecord) -> Option<i64> {
     let there = |time: Option<i64>| time.filter(|time| *time > 0);
     let ms = |seconds: Option<i32>| i64::from(seconds.unwrap_or_default().max(0)) * 1000;
     let ring = ms(record.duration_ring);
@@ -161,49 +168,28 @@ fn dialled_at(record: &CallRecord) -> Option<i64> {
         .or_else(|| Some(there(record.time_hangup)?.saturating_sub(lasted)))
 }
 
-/// When a submission was written down, in milliseconds since 1970.
-fn created_at(submission: &Submission) -> Option<i64> {
-    let time = submission.created_at?;
-    Some(time.seconds * 1000 + i64::from(time.nanos) / 1_000_000)
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
-/// What the platform's tasks tell of an unanswered CreateTask.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tasks {
-    /// There is none that it can have made.
-    None,
-    /// It made this one.
-    One(String),
-    /// It can have made any of these.
-    Several(Vec<String>),
+/// Whether a task has the very name, robot, lines and time (to the second) of a request, and was
+/// not deleted.
+pub(super) fn is_task_of(request: &CreateTaskRequest, task: &Task) -> bool {
+    is_id(&task.task_id)
+        && task.task_name == request.task_name
+        && task.robot_id == request.robot_id
+        && lines(&task.line_num) == lines(&request.line_num)
+        && is_same_second(task.time_task_estimate_begin, request.time_begin)
+        && task.deleted != Some(true)
 }
 
-/// What the platform's tasks tell of an unanswered CreateTask: those of its very name, robot,
-/// lines and time (to the second) that were not deleted and are not another submission's.
-pub fn tasks_of(
-    request: &CreateTaskRequest,
-    tasks: &[Task],
-    is_claimed: impl Fn(&str) -> bool,
-) -> Tasks {
-    let lines = lines(&request.line_num);
-    let mut found: Vec<String> = Vec::new();
-    for task in tasks {
-        let is_it = !task.task_id.is_empty()
-            && task.task_name == request.task_name
-            && task.robot_id == request.robot_id
-            && self::lines(&task.line_num) == lines
-            && is_same_second(task.time_task_estimate_begin, request.time_begin)
-            && task.deleted != Some(true)
-            && !is_claimed(&task.task_id);
-        // A task may stand on two pages when one was made between their reading.
-        if is_it && !found.contains(&task.task_id) {
-            found.push(task.task_id.clone());
-        }
-    }
-    if found.len() > 1 {
-        return Tasks::Several(found);
-    }
-    found.pop().map_or(Tasks::None, Tasks::One)
+/// Whether one task could be the outcome of either request.
+pub(super) fn are_same_task(a: &CreateTaskRequest, b: &CreateTaskRequest) -> bool {
+    a.task_name == b.task_name
+        && a.robot_id == b.robot_id
+        && lines(&a.line_num) == lines(&b.line_num)
+        // Each may be a second off the task's.
+        && a.time_begin.abs_diff(b.time_begin) < 2000
 }
 
 /// The lines in a text that joins several.

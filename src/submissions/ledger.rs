@@ -1,88 +1,104 @@
-//! What has been submitted, written down: before it is sent, and again when its outcome is known.
+//! The ledger: each request is recorded before it is sent, and its outcome replaces the record.
+//!
+//! Nothing that dies can lose a record. A record that is IN_FLIGHT, and whose sender is not alive
+//! in this process, is UNKNOWN for every reader; nothing needs to be reconciled at start.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::iter;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_trait::async_trait;
-use prost::Message;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-use super::awaited;
+use super::age::Age;
 use super::check::Numbers;
-use super::evidence::number_key;
-use super::out::{IsOut, Out};
-use super::stored::{self, Fate, Key, KnownFate, created_at_ms};
-use super::sweep::{claims, forgotten};
-use super::unsettled::{Open, Unsettled};
-use super::upload::fates;
-use super::{Clock, SubmissionsError};
+use super::metrics::SubmissionsMetrics;
+use super::open::{Heard, InFlight, OpenIndex};
+use super::record::{self, DIED, Key, Record};
+use super::state::{self, Event};
+use super::trust::Trust;
+use super::{Clock, Options, SubmissionsError, awaited};
 use crate::proto::{Submission, SubmissionOperation, SubmissionState};
-use crate::store::{AppendError, Notes, PushLog, ReadError, Survives};
+use crate::store::{AppendError, NoteChange, Notes, PushLog, ReadError, Survives};
 
-/// What is written down, and what of it is still to be found out.
-pub(super) struct Ledger {
-    notes: Arc<dyn Notes>,
-    log: Arc<dyn PushLog>,
-    numbers: Numbers,
-    clock: Clock,
-    /// What is out under any name.
-    out: Arc<Out>,
-    open: Mutex<OpenOnes>,
-    changed: watch::Sender<u64>,
-}
-
-#[derive(Default)]
-struct OpenOnes {
-    by_time: BTreeMap<(u64, Key), Open>,
-    /// By account, then by phone number as it was sent.
-    by_number: HashMap<String, HashMap<String, HashSet<Key>>>,
-}
-
-/// A page of a list of submissions.
-pub struct Page {
-    /// The oldest first.
-    pub submissions: Vec<Submission>,
-    /// Where the next page begins, if there is one.
-    pub next: Option<String>,
-}
-
-/// After a failure to write, the same is tried again no sooner than this.
+/// After a failed write, the store is tried again no sooner than this.
 const PAUSE: Duration = Duration::from_millis(250);
-/// So many are read at a time.
+/// How many records are read at a time.
 const SLICE: usize = 256;
-/// A page looks at no more than so many.
-const MAX_LOOKED_AT: usize = 20 * SLICE;
+/// Why an outcome is unknown that the gateway had.
+const NOT_RECORDED: &str = "the gateway stopped before it could record the outcome";
+/// With more records to be removed than this, nothing new is accepted.
+const MAX_RELEASES: usize = 4096;
+
+/// The records of all accounts, and the index of those that are open.
+pub(super) struct Ledger {
+    pub notes: Arc<dyn Notes>,
+    log: Arc<dyn PushLog>,
+    pub numbers: Numbers,
+    clock: Clock,
+    pub age: Age,
+    pub index: Arc<OpenIndex>,
+    pub trust: Trust,
+    pub evidence_window: Duration,
+    pub metrics: SubmissionsMetrics,
+    /// Held while a record that is not in flight is changed, by account.
+    locks: HashMap<String, Mutex<()>>,
+    /// What removes records whose write failed; nothing of them was sent.
+    releases: std::sync::Mutex<BTreeMap<Key, Vec<NoteChange>>>,
+    /// Held while some of them are being removed.
+    releasing: Mutex<()>,
+    /// Whether the last write failed. Nothing new is accepted meanwhile.
+    is_down: AtomicBool,
+    failed: Notify,
+}
 
 impl Ledger {
-    /// Takes up what the store holds for these accounts. What an earlier process left in flight
-    /// has an unknown outcome from now on.
-    pub async fn take_up(
+    /// Opens the ledger of these accounts, and indexes what is open.
+    pub async fn open(
         notes: Arc<dyn Notes>,
         log: Arc<dyn PushLog>,
-        numbers: Numbers,
-        clock: Clock,
-        accounts: &[String],
+        options: &Options,
+        metrics: SubmissionsMetrics,
     ) -> Result<Self, SubmissionsError> {
+        let accounts = &options.accounts;
+        let age = Age::open(notes.as_ref()).await?;
+        let now = (options.clock)().duration_since(UNIX_EPOCH);
+        let now_ms = u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+        let trust = Trust::open(notes.as_ref(), accounts, age.no_earlier(now_ms)).await?;
+        age.note(notes.as_ref(), now_ms)
+            .await
+            .unwrap_or_else(|error| {
+                tracing::warn!(%error, "the age of the submissions is not noted");
+            });
         let ledger = Self {
+            age,
+            index: Arc::new(OpenIndex::new(options.numbers)),
+            trust,
+            numbers: options.numbers,
+            clock: options.clock.clone(),
+            evidence_window: options.evidence_window,
+            metrics,
+            locks: accounts
+                .iter()
+                .map(|name| (name.clone(), Mutex::default()))
+                .collect(),
+            releases: std::sync::Mutex::default(),
+            releasing: Mutex::default(),
+            is_down: AtomicBool::new(false),
+            failed: Notify::new(),
             notes,
             log,
-            numbers,
-            clock,
-            out: Arc::default(),
-            open: Mutex::default(),
-            changed: watch::Sender::new(0),
         };
         for account in accounts {
-            ledger.take_up_open(account).await?;
+            ledger.index_open(account).await?;
         }
         Ok(ledger)
     }
 
-    async fn take_up_open(&self, account: &str) -> Result<(), SubmissionsError> {
-        let prefix = stored::open(account);
+    async fn index_open(&self, account: &str) -> Result<(), SubmissionsError> {
+        let prefix = record::open(account);
         let mut after = String::new();
         loop {
             let places = self.notes.list(&prefix, &after, SLICE).await?;
@@ -90,48 +106,30 @@ impl Ledger {
                 return Ok(());
             };
             after.clone_from(last);
-            for (_, key) in places
-                .iter()
-                .filter_map(|(place, _)| Key::from_at(account, &prefix, place))
-            {
-                let Some(mut submission) = self.load(&key).await? else {
+            let keys = places.iter().map(|(place, _)| place);
+            let keys = keys.filter_map(|place| Key::from_at(account, &prefix, place));
+            let keys: Vec<Key> = keys.map(|(_, key)| key).collect();
+            let notes = keys.iter().map(Key::note).collect();
+            let records = self.notes.get_many(notes).await?;
+            for (key, bytes) in keys.iter().zip(records) {
+                let Some(record) = bytes.map(|bytes| Record::decode(&bytes)) else {
                     continue;
                 };
-                if submission.state() == SubmissionState::InFlight {
-                    if self.went_out_later(&submission).await? {
-                        self.release(&key, &submission).await;
-                        continue;
-                    }
-                    let because = "the gateway ended before the answer came";
-                    unknown(&mut submission, because, false);
-                    self.settle(&key, &submission).await?;
-                } else {
-                    self.note_open(&key, &submission);
+                if record.is_unreadable() {
+                    tracing::error!(account, name = key.name, "a submission cannot be read");
                 }
+                self.index.update(key, &record);
             }
         }
     }
 
-    /// Whether a row of a batch was accepted with another one. That went out only because this one
-    /// had not, although it was written down.
-    async fn went_out_later(&self, batch: &Submission) -> Result<bool, ReadError> {
-        let upload = stored::upload_name(&batch.account, &batch.upload_id);
-        let rows = fates::upload_rows(batch).map(|row| stored::upload_row(&upload, &row));
-        let fates = self.notes.get_many(rows.collect()).await?;
-        let mut fates = fates.iter().flatten();
-        Ok(fates.any(|fate| {
-            let known = KnownFate::decode(fate.as_slice());
-            known.is_ok_and(|known| matches!(known.fate, Some(Fate::Accepted(_))))
-        }))
-    }
-
-    /// A submission of now, as it is written down before it is sent.
-    pub fn draft(&self, account: &str, operation: SubmissionOperation) -> Submission {
+    /// A submission of now, before it is recorded.
+    pub fn draft(&self, account: &str, client: &str, operation: SubmissionOperation) -> Submission {
         Submission {
-            state: SubmissionState::InFlight.into(),
             operation: operation.into(),
             account: account.to_owned(),
-            created_at: Some((self.clock)().into()),
+            client: client.to_owned(),
+            created_at: Some(self.now().into()),
             push_cursor: self.log.cursor(*self.log.end().borrow()).to_string(),
             ..Submission::default()
         }
@@ -146,255 +144,307 @@ impl Ledger {
         u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// How phone numbers are read.
-    pub fn numbers(&self) -> Numbers {
-        self.numbers
+    /// Holds the account's records that are not in flight against other changes.
+    pub async fn lock(&self, account: &str) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        Some(self.locks.get(account)?.lock().await)
     }
 
-    pub fn notes(&self) -> &Arc<dyn Notes> {
-        &self.notes
+    /// Whether something new can be recorded now. Asked before anything is prepared.
+    pub fn admit(&self, account: &str) -> Result<(), SubmissionsError> {
+        if self.is_down.load(Ordering::Acquire) || self.releases().len() >= MAX_RELEASES {
+            let error = "the store takes no writes".to_owned();
+            return Err(SubmissionsError::Unavailable(error));
+        }
+        if self.index.is_full(account) {
+            return Err(SubmissionsError::TooManyUnknown);
+        }
+        Ok(())
     }
 
-    /// Writes a submission down; once this resolves, it may be sent. What is returned is to be held
-    /// until its outcome has been written down.
-    pub async fn write_down(
+    /// Records a request durably, together with other changes; once this resolves, it may be sent.
+    pub async fn intend(
         &self,
         key: &Key,
-        submission: &Submission,
-    ) -> Result<IsOut, SubmissionsError> {
-        let is_out = self.out.go(&key.account);
-        let changes = stored::keep(key, submission, true);
-        self.notes.change(changes, Survives::PowerLoss).await?;
-        Ok(is_out)
-    }
-
-    /// Writes down what came of a submission.
-    pub async fn settle(&self, key: &Key, submission: &Submission) -> Result<(), AppendError> {
-        let is_open = is_open(submission);
-        let is_batch = !submission.upload_id.is_empty();
-        let mut changes = if is_batch && !is_open {
-            // What is known of its rows tells it all.
-            stored::forget(key, created_at_ms(submission))
-        } else {
-            stored::keep(key, submission, is_open)
-        };
-        changes.extend(fates::changes(submission, self.numbers));
-        changes.extend(awaited::change(key, submission));
-        self.notes.change(changes, Survives::Kill).await?;
-        if is_open {
-            self.note_open(key, submission);
-        } else {
-            self.note_settled(key, submission);
+        record: &mut Record,
+        also: Vec<NoteChange>,
+    ) -> Result<(), SubmissionsError> {
+        self.release_now(key).await?;
+        let state = transition(key, record, Event::Intended);
+        record.get_mut().set_state(state);
+        record.aged_ms = self.age.now_ms();
+        let mut changes = record::keep(key, record, false);
+        changes.extend(also);
+        let undo = record::forget(key, record::created_at_ms(record.get()));
+        // Given up, or failed, it may be written all the same.
+        let mut guard = Unwritten(Some((self, key, undo)));
+        let written = self.write(changes, Survives::PowerLoss).await;
+        if written.is_ok() {
+            guard.0 = None;
         }
-        Ok(())
+        Ok(written?)
     }
 
-    /// As [`settle`](Self::settle), again and again until it is done, or the store is closed.
-    pub async fn settle_surely(&self, key: &Key, submission: &Submission) {
-        while let Err(AppendError::Unavailable(_)) = self.settle(key, submission).await {
-            sleep(PAUSE).await;
+    /// Removes the record of what provably was not sent. The caller need not wait for a store in
+    /// trouble: until the record is gone, it counts as none.
+    pub async fn release(&self, flight: InFlight, record: &Record) {
+        let key = flight.key().clone();
+        let changes = record::forget(&key, record::created_at_ms(record.get()));
+        let mut guard = Unwritten(Some((self, &key, changes.clone())));
+        if self.write(changes, Survives::Kill).await.is_ok() {
+            guard.0 = None;
         }
+        flight.end(None);
+        self.reconsider(&key, record).await;
     }
 
-    /// Forgets a submission of which nothing was sent, surely.
-    pub async fn release(&self, key: &Key, submission: &Submission) {
-        let changes = stored::forget(key, created_at_ms(submission));
-        while let Err(AppendError::Unavailable(_)) =
-            self.notes.change(changes.clone(), Survives::Kill).await
-        {
-            sleep(PAUSE).await;
+    /// Replaces the record of a request with its outcome. Resolves
+    /// when it is written, however long the store takes. If the store closes before that, the
+    /// outcome is unknown to whoever asks next, and so it is to this caller.
+    pub async fn conclude(&self, flight: InFlight, mut record: Record, event: Event) -> Record {
+        let key = flight.key().clone();
+        let state = transition(&key, &record, event);
+        record.get_mut().set_state(state);
+        if state == SubmissionState::Accepted || state == SubmissionState::Refused {
+            record.get_mut().settled_at = Some(self.now().into());
         }
+        record.aged_ms = self.age.now_ms();
+        let mut heard = 0;
+        loop {
+            let all = flight.heard();
+            if record.is_open() {
+                for Heard { evidence, fit } in all.iter().skip(heard).cloned() {
+                    record.get_mut().evidence.push(evidence);
+                    record.fits.extend(fit);
+                }
+            }
+            heard = all.len();
+            let mut changes = record::keep(&key, &record, flight.is_recorded());
+            changes.extend(record::claimed(record.get()));
+            changes.extend(awaited::change(&key, record.get()));
+            if self.write_surely(changes).await.is_err() {
+                let submission = record.get_mut();
+                submission.set_state(SubmissionState::Unknown);
+                submission.outcome = None;
+                NOT_RECORDED.clone_into(&mut submission.unknown_because);
+                return record;
+            }
+            // The write may take long, and more may come meanwhile.
+            if !record.is_open() || flight.heard().len() == heard {
+                break;
+            }
+        }
+        flight.end(Some(&record));
+        self.reconsider(&key, &record).await;
+        record
     }
 
-    /// Whether anything of an account is out, or something is still to be found of it.
-    pub fn is_any_open_or_out(&self, account: &str) -> bool {
-        let is_open = |open: &Open| open.key.account == account;
-        self.out.is_any(account) || self.open().by_time.values().any(is_open)
-    }
-
-    /// Takes note of whose the platform's ids are, of a submission that is not kept itself, and of
-    /// its rows.
-    pub async fn claim(&self, answered: Submission) -> Result<(), AppendError> {
-        let key = Key::of_nobody(&answered.account);
-        let mut changes = fates::claims(&answered);
-        changes.extend(claims(&key, &answered));
-        changes.extend(awaited::change(&key, &answered));
-        self.notes.change(changes, Survives::Kill).await
-    }
-
-    /// Forgets a submission that has become old.
-    pub async fn forget(&self, key: &Key, submission: &Submission) -> Result<(), AppendError> {
-        let changes = forgotten(key, submission);
-        self.notes.change(changes, Survives::Kill).await?;
-        self.note_settled(key, submission);
-        Ok(())
-    }
-
-    /// A page of an account's submissions in a state, all if it is unspecified.
-    pub async fn list(
+    /// Replaces a record that is not in flight; to be called under the account's lock.
+    pub async fn replace(
         &self,
-        account: &str,
-        state: SubmissionState,
-        page_token: &str,
-        page_size: usize,
-    ) -> Result<Page, SubmissionsError> {
-        let prefix = match state {
-            SubmissionState::InFlight | SubmissionState::Unknown => stored::open(account),
-            _ => stored::all(account),
+        key: &Key,
+        record: &mut Record,
+        event: Event,
+    ) -> Result<(), SubmissionsError> {
+        let state = transition(key, record, event);
+        if state == SubmissionState::Unspecified {
+            let changes = record::forget(key, record::created_at_ms(record.get()));
+            self.write(changes, Survives::PowerLoss).await?;
+            self.index.remove(key);
+            return Ok(());
+        }
+        record.get_mut().set_state(state);
+        record.aged_ms = self.age.now_ms();
+        // A person's word is not found again by anybody.
+        let survives = match event {
+            Event::SettledAccepted => Survives::PowerLoss,
+            _ => Survives::Kill,
         };
-        let mut after = format!("{prefix}{page_token}");
-        if !page_token.is_empty() && Key::from_at(account, &prefix, &after).is_none() {
-            return Err(SubmissionsError::BadPageToken);
-        }
-        let mut submissions = Vec::new();
-        for _ in 0..MAX_LOOKED_AT / SLICE {
-            let places = self.notes.list(&prefix, &after, SLICE).await?;
-            let is_last = places.len() < SLICE;
-            for (place, _) in places {
-                if submissions.len() == page_size {
-                    let next = Some(after[prefix.len()..].to_owned());
-                    return Ok(Page { submissions, next });
-                }
-                let key = Key::from_at(account, &prefix, &place);
-                after = place;
-                let Some((_, key)) = key else { continue };
-                let found = self.load(&key).await?;
-                let wanted = |found: &Submission| {
-                    state == SubmissionState::Unspecified || found.state() == state
-                };
-                submissions.extend(found.filter(wanted));
-            }
-            if is_last {
-                return Ok(Page {
-                    submissions,
-                    next: None,
-                });
-            }
-        }
-        let next = Some(after[prefix.len()..].to_owned());
-        Ok(Page { submissions, next })
+        self.write_record(key, record, survives).await
     }
 
-    fn open(&self) -> MutexGuard<'_, OpenOnes> {
-        // A panic elsewhere leaves an entry too many or too few in a list of what to look for.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Keeps of a request only that a person has settled it as not sent. To be called under the
+    /// account's lock.
+    pub async fn settle_not_sent(
+        &self,
+        key: &Key,
+        record: &mut Record,
+    ) -> Result<(), SubmissionsError> {
+        let state = transition(key, record, Event::SettledNotSent);
+        record.get_mut().set_state(state);
+        record.get_mut().unknown_because.clear();
+        record.aged_ms = self.age.now_ms();
+        let changes = record::keep(key, record, true);
+        self.write(changes, Survives::PowerLoss).await?;
+        self.index.remove(key);
+        Ok(())
     }
 
-    fn note_open(&self, key: &Key, submission: &Submission) {
-        let created_at_ms = created_at_ms(submission);
-        let open = Open {
-            key: key.clone(),
-            operation: submission.operation(),
-            created_at_ms,
-            push_cursor: submission.push_cursor.clone(),
+    /// Writes a record that is not in flight, whose state stays.
+    pub async fn rewrite(&self, key: &Key, record: &Record) -> Result<(), SubmissionsError> {
+        self.write_record(key, record, Survives::Kill).await
+    }
+
+    async fn write_record(
+        &self,
+        key: &Key,
+        record: &Record,
+        survives: Survives,
+    ) -> Result<(), SubmissionsError> {
+        let mut changes = record::keep(key, record, true);
+        changes.extend(record::claimed(record.get()));
+        self.write(changes, survives).await?;
+        self.index.update(key, record);
+        Ok(())
+    }
+
+    /// Remembers of a refused row that it would be refused again.
+    pub async fn blame_row(&self, key: &Key) {
+        let blamed = async {
+            let _lock = self.lock(&key.account).await;
+            let record = self.load(key).await?;
+            let refused = record.filter(|it| it.state() == SubmissionState::Refused);
+            if let Some(mut record) = refused {
+                record.is_rows_fault = true;
+                self.rewrite(key, &record).await?;
+            }
+            Ok::<_, SubmissionsError>(())
         };
-        {
-            let mut ones = self.open();
-            for number in names(submission) {
-                let all = ones.by_number.entry(key.account.clone()).or_default();
-                all.entry(number).or_default().insert(key.clone());
-            }
-            ones.by_time.insert((created_at_ms, key.clone()), open);
+        if let Err(error) = blamed.await {
+            let account = &key.account;
+            tracing::warn!(account, %error, "a refused row will be asked for again");
         }
-        self.changed.send_modify(|version| *version += 1);
     }
 
-    fn note_settled(&self, key: &Key, submission: &Submission) {
-        {
-            let mut ones = self.open();
-            let place = (created_at_ms(submission), key.clone());
-            if ones.by_time.remove(&place).is_none() {
-                return;
-            }
-            let Some(all) = ones.by_number.get_mut(&key.account) else {
-                return;
-            };
-            for number in names(submission) {
-                if let Some(keys) = all.get_mut(&number) {
-                    keys.remove(key);
-                    if keys.is_empty() {
-                        all.remove(&number);
-                    }
+    /// The record of a submission as a reader sees it: without a living sender, IN_FLIGHT is
+    /// UNKNOWN.
+    pub async fn load(&self, key: &Key) -> Result<Option<Record>, ReadError> {
+        // Before the record is read: a flight that ends meanwhile has written its outcome.
+        let is_live = self.index.is_live(key);
+        if self.releases().contains_key(key) {
+            return Ok(None);
+        }
+        let Some(bytes) = self.notes.get(&key.note()).await? else {
+            return Ok(None);
+        };
+        let mut record = Record::decode(&bytes);
+        if record.state() == SubmissionState::InFlight && !is_live && !self.index.is_live(key) {
+            abandon(key, &mut record);
+        }
+        Ok(Some(record))
+    }
+
+    /// Writes changes, and notices whether the store takes them.
+    async fn write(&self, changes: Vec<NoteChange>, how: Survives) -> Result<(), AppendError> {
+        let written = self.notes.change(changes, how).await;
+        match &written {
+            Ok(()) => self.is_down.store(false, Ordering::Release),
+            Err(error) => {
+                if !self.is_down.swap(true, Ordering::AcqRel) {
+                    tracing::error!(%error, "the store takes no writes; submissions are refused");
                 }
-            }
-            if all.is_empty() {
-                ones.by_number.remove(&key.account);
+                self.failed.notify_one();
             }
         }
-        self.changed.send_modify(|version| *version += 1);
+        written
+    }
+
+    /// Writes changes however long the store takes none. An error: it is closed.
+    pub async fn write_surely(&self, changes: Vec<NoteChange>) -> Result<(), Closed> {
+        loop {
+            match self.write(changes.clone(), Survives::Kill).await {
+                Ok(()) => return Ok(()),
+                Err(AppendError::Closed) => return Err(Closed),
+                Err(AppendError::Unavailable(_)) => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// Removes a record at once whose write has failed before.
+    async fn release_now(&self, key: &Key) -> Result<(), SubmissionsError> {
+        if !self.releases().contains_key(key) {
+            return Ok(());
+        }
+        let _releasing = self.releasing.lock().await;
+        let changes = self.releases().get(key).cloned();
+        if let Some(changes) = changes {
+            self.write(changes, Survives::Kill).await?;
+            self.releases().remove(key);
+        }
+        Ok(())
+    }
+
+    /// Tries the store while it takes no writes, and removes what was not sent, until the end.
+    pub async fn recover(&self, end: &CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.failed.notified() => {}
+                () = end.cancelled() => return,
+            }
+            while self.is_down.load(Ordering::Acquire) || !self.releases().is_empty() {
+                if end.run_until_cancelled(sleep(PAUSE)).await.is_none() {
+                    return;
+                }
+                self.try_store().await;
+            }
+        }
+    }
+
+    async fn try_store(&self) {
+        let _releasing = self.releasing.lock().await;
+        let releases = self.releases().clone();
+        let written = if releases.is_empty() {
+            self.age.note(self.notes.as_ref(), self.now_ms()).await
+        } else {
+            let changes = releases.values().flatten().cloned().collect();
+            self.notes.change(changes, Survives::Kill).await
+        };
+        if written.is_ok() {
+            self.releases().retain(|key, _| !releases.contains_key(key));
+            if self.is_down.swap(false, Ordering::AcqRel) {
+                tracing::info!("the store takes writes again");
+            }
+        }
+    }
+
+    fn releases(&self) -> MutexGuard<'_, BTreeMap<Key, Vec<NoteChange>>> {
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[async_trait]
-impl Unsettled for Ledger {
-    fn open_ones(&self) -> Vec<Open> {
-        self.open().by_time.values().cloned().collect()
-    }
+/// Makes a record that was left IN_FLIGHT the unknown one that it is.
+fn abandon(key: &Key, record: &mut Record) {
+    let state = transition(key, record, Event::Abandoned);
+    let submission = record.get_mut();
+    submission.set_state(state);
+    DIED.clone_into(&mut submission.unknown_because);
+}
 
-    fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
+/// The store is closed.
+pub(super) struct Closed;
 
-    fn with_number(&self, account: &str, number: &str) -> Vec<Key> {
-        let open = self.open();
-        let keys = open.by_number.get(account).and_then(|all| all.get(number));
-        let mut keys: Vec<Key> = keys.into_iter().flatten().cloned().collect();
-        keys.sort_unstable();
-        keys
-    }
-
-    fn has_open_rows(&self, account: &str) -> bool {
-        self.open().by_number.contains_key(account)
-    }
-
-    async fn load(&self, key: &Key) -> Result<Option<Submission>, ReadError> {
-        let bytes = self.notes.get(&key.note()).await?;
-        let submission = bytes.map(|bytes| Submission::decode(bytes.as_slice()));
-        submission.transpose().map_err(|_| unreadable())
-    }
-
-    async fn is_claimed(&self, account: &str, task_data_id: &str) -> Result<bool, ReadError> {
-        let row = self.notes.get(&stored::row(account, task_data_id)).await?;
-        Ok(row.is_some())
-    }
-
-    async fn is_task_claimed(&self, account: &str, task_id: &str) -> Result<bool, ReadError> {
-        let task = self.notes.get(&stored::task(account, task_id)).await?;
-        Ok(task.is_some())
-    }
-
-    async fn until_back(&self, account: &str) {
-        self.out.until_back(account, self.out.now()).await;
-    }
-
-    async fn found(&self, key: &Key, submission: Submission) -> Result<(), AppendError> {
-        self.settle(key, &submission).await
+/// The state after an event. An event out of place changes nothing.
+fn transition(key: &Key, record: &Record, event: Event) -> SubmissionState {
+    let state = record.state();
+    match state::next(state.into(), event) {
+        Ok(next) => next.into(),
+        Err(error) => {
+            tracing::error!(account = key.account, name = key.name, %error, "ignored");
+            state
+        }
     }
 }
 
-/// What is kept cannot be read, by a version that is older perhaps. It may have been sent.
-fn unreadable() -> ReadError {
-    ReadError::Unavailable("a submission that is kept cannot be read".to_owned())
-}
+/// A record that may have been written and of which nothing was sent. Dropped, it is to be
+/// removed.
+struct Unwritten<'a>(Option<(&'a Ledger, &'a Key, Vec<NoteChange>)>);
 
-/// Says of a submission that nobody knows what came of it.
-pub(super) fn unknown(submission: &mut Submission, because: &str, timed_out: bool) {
-    submission.set_state(SubmissionState::Unknown);
-    because.clone_into(&mut submission.unknown_because);
-    submission.timed_out = timed_out;
-}
-
-/// The phone numbers by which a submission is found: as they were sent, and as a push may have them.
-fn names(submission: &Submission) -> impl Iterator<Item = String> {
-    let numbers = stored::numbers(submission.request.as_ref());
-    numbers.flat_map(|number| iter::once(number.to_owned()).chain(number_key(number)))
-}
-
-/// Whether something is still to be found of a submission: its outcome, or the ids of rows.
-fn is_open(submission: &Submission) -> bool {
-    match submission.state() {
-        SubmissionState::Unknown | SubmissionState::InFlight => true,
-        SubmissionState::Accepted => stored::ids(submission).iter().any(String::is_empty),
-        SubmissionState::Refused | SubmissionState::Unspecified => false,
+impl Drop for Unwritten<'_> {
+    fn drop(&mut self) {
+        let Some((ledger, key, changes)) = self.0.take() else {
+            return;
+        };
+        ledger.releases().insert(key.clone(), changes);
+        ledger.failed.notify_one();
     }
 }

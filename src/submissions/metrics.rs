@@ -16,7 +16,8 @@ pub struct SubmissionsMetrics {
     rows: Family<RowLabels, Counter>,
     batches: Family<BatchLabels, Counter>,
     pub(super) uploads: Gauge,
-    pub(super) resolved: Counter,
+    resolved: Counter,
+    contradicted: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,21 +44,21 @@ struct BatchLabels {
     outcome: &'static str,
 }
 
-/// What a request with a request id was told.
+/// How a request with a request id was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Answered {
     Accepted,
     Refused,
     Unknown,
-    /// What an earlier one was told.
+    /// As an earlier one was.
     Repeated,
-    /// The same as one under way.
+    /// As one under way that it joined.
     Joined,
-    /// That it failed, and nothing was sent.
+    /// It failed, and nothing was sent.
     Failed,
 }
 
-impl Told {
+impl Answered {
     pub fn of(state: SubmissionState) -> Self {
         match state {
             SubmissionState::Accepted => Self::Accepted,
@@ -80,9 +81,9 @@ impl Told {
     }
 }
 
-/// What became of a row, or of a batch.
+/// The outcome of a row, or of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Came {
+pub(super) enum Outcome {
     Accepted,
     Refused,
     Unknown,
@@ -90,7 +91,7 @@ pub(super) enum Came {
     Known,
 }
 
-impl Came {
+impl Outcome {
     fn name(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -111,21 +112,27 @@ impl SubmissionsMetrics {
             batches: Family::default(),
             uploads: Gauge::default(),
             resolved: Counter::default(),
+            contradicted: Counter::default(),
         };
         registry.register(
             "submissions",
-            "Requests with a request id, by operation and by what their callers were told",
+            "Requests with a request id, by operation and outcome",
             metrics.submissions.clone(),
         );
         registry.register(
             "submissions_unknown",
-            "Requests and batches, written down, of which nobody knows all that came of them",
+            "Requests and batches whose outcome, or the ids of whose rows, are unknown",
             metrics.open.clone(),
         );
         registry.register(
             "submissions_resolved",
-            "Unknown outcomes that were found by evidence",
+            "Unknown outcomes that evidence has settled",
             metrics.resolved.clone(),
+        );
+        registry.register(
+            "submissions_contradicted",
+            "Refusals by the platform that a call record has contradicted since",
+            metrics.contradicted.clone(),
         );
         registry.register(
             "upload_rows",
@@ -141,7 +148,7 @@ impl SubmissionsMetrics {
         metrics
     }
 
-    pub(super) fn told(&self, operation: SubmissionOperation, told: Told) {
+    pub(super) fn answered(&self, operation: SubmissionOperation, answered: Answered) {
         let operation = match operation {
             SubmissionOperation::CallOut => "call_out",
             SubmissionOperation::CreateTask => "create_task",
@@ -150,23 +157,35 @@ impl SubmissionsMetrics {
         };
         let labels = SubmissionLabels {
             operation,
-            outcome: told.name(),
+            outcome: answered.name(),
         };
         self.submissions.get_or_create(&labels).inc();
     }
 
-    pub(super) fn rows(&self, account: &str, came: Came, count: usize) {
+    /// Counts an outcome that evidence has changed.
+    pub(super) fn resolved(&self, was: SubmissionState) {
+        match was {
+            SubmissionState::Refused => self.contradicted.inc(),
+            SubmissionState::Unknown => self.resolved.inc(),
+            // More ids of an accepted one.
+            SubmissionState::Accepted
+            | SubmissionState::InFlight
+            | SubmissionState::Unspecified => 0,
+        };
+    }
+
+    pub(super) fn rows(&self, account: &str, outcome: Outcome, count: usize) {
         let labels = RowLabels {
             account: account.to_owned(),
-            outcome: came.name(),
+            outcome: outcome.name(),
         };
         self.rows.get_or_create(&labels).inc_by(count as u64);
     }
 
-    pub(super) fn batch(&self, account: &str, came: Came) {
+    pub(super) fn batch(&self, account: &str, outcome: Outcome) {
         let labels = BatchLabels {
             account: account.to_owned(),
-            outcome: came.name(),
+            outcome: outcome.name(),
         };
         self.batches.get_or_create(&labels).inc();
     }

@@ -1,55 +1,61 @@
-//! Submissions: what dials people is written down before it is sent, and its outcome after, so
-//! that nobody is called twice for one request.
+//! Submissions: each request that dials people is recorded before it is sent, and its outcome
+//! replaces the record, so that nobody is called twice for one request.
 //!
-//! Two ways lead through here: requests with a request id (`requests`), and uploads of many rows
-//! (`upload`). Both write into one ledger (`ledger`). Where a request was sent and not answered,
-//! `resolver` looks for evidence of what came of it. `rows` tells pushes whose they are, `sweep`
-//! forgets what is old.
+//! Requests with a request id (`requests`) and the batches of uploads (`upload`) are records of one
+//! ledger (`ledger`), and have one life (`state`). Requests without an id (`untracked`) become
+//! records if they have no answer. Where an outcome is unknown, call records (`weigh`) and tasks
+//! (`tasks`) settle it if they are certain; a person can settle the rest (`settle`). `expiry`
+//! forgets what is old by the ledger's own `age`.
 
+mod age;
 pub mod awaited;
 pub mod check;
 mod evidence;
+mod expiry;
 mod ledger;
+mod list;
 pub mod metrics;
-mod out;
-mod plain;
+mod open;
+mod record;
 mod request;
 mod requests;
-mod resolver;
-mod rows;
-mod stored;
-mod sweep;
-mod unsettled;
+mod row_keys;
+mod settle;
+#[cfg(test)]
+mod simulation;
+mod state;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod trust;
+mod untracked;
 mod upload;
+mod weigh;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use prost_types::Timestamp;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::check::Numbers;
 use self::ledger::Ledger;
-pub use self::ledger::Page;
+pub use self::list::{Page, Query};
 use self::metrics::SubmissionsMetrics;
-use self::plain::PlainRows;
+use self::record::Key;
 pub use self::request::Submit;
 use self::requests::Requests;
-use self::resolver::Resolver;
-pub use self::rows::{About, RowKeys};
-use self::stored::Key;
-use self::unsettled::Unsettled as _;
+pub use self::row_keys::{About, RowKeys};
+use self::tasks::TaskSearch;
+use self::untracked::Untracked;
 use self::upload::Uploads;
 pub use self::upload::{
-    Refusal, RowFault, RowOutcome, RowResult, Session, Stopped, Told, UploadOptions,
+    Refusal, RowFault, RowOutcome, RowResult, Session, Stopped, UploadEvent, UploadOptions,
 };
 use crate::platform::{Code, Platform, PlatformError};
-use crate::proto::submission::Request;
-use crate::proto::{Submission, SubmissionState, UploadHeader};
+use crate::proto::{Submission, UploadHeader};
 use crate::store::{AppendError, Notes, PushLog, ReadError};
 
 /// Tells the time; replaced in tests.
@@ -60,15 +66,18 @@ pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 pub struct Options {
     /// How long the outcome of a request id is kept.
     pub keep: Duration,
-    /// How long uploads, with their rows' own ids, are kept after they were last taken up, and
-    /// submissions whose outcome is unknown.
+    /// How long uploads are kept after a stream of them last began, and unknown outcomes.
     pub keep_rows: Duration,
+    /// How long after a direct call's submission a call record can settle it.
+    pub evidence_window: Duration,
     /// How phone numbers are read.
     pub numbers: Numbers,
     /// How uploads behave.
     pub uploads: UploadOptions,
     /// The accounts.
     pub accounts: Vec<String>,
+    /// The names of the configured clients.
+    pub clients: Vec<String>,
     /// Tells the time.
     pub clock: Clock,
 }
@@ -78,12 +87,23 @@ impl Default for Options {
         Self {
             keep: Duration::from_hours(24),
             keep_rows: Duration::from_hours(30 * 24),
+            evidence_window: Duration::from_hours(2),
             numbers: Numbers::default(),
             uploads: UploadOptions::default(),
             accounts: Vec::new(),
+            clients: Vec::new(),
             clock: Arc::new(SystemTime::now),
         }
     }
+}
+
+/// Who submits, for which account. Ids belong to the client.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// The account.
+    pub account: &'a str,
+    /// The client; empty where no clients are configured.
+    pub client: &'a str,
 }
 
 /// Why a submission has no outcome to be answered with.
@@ -108,18 +128,41 @@ pub enum SubmissionsError {
         /// When.
         at: Option<Timestamp>,
     },
-    /// It was sent, and nobody knows what came of it. Asking again tells, once that is known.
+    /// It was sent, and its outcome is unknown. Repeat it later to learn more.
     #[error("the request was sent and its outcome is unknown: {}", .0.unknown_because)]
     Unknown(Box<Submission>),
-    /// So many uploads are under way as may be. The same may succeed later.
-    #[error("as many uploads are under way as may be")]
-    TooManyUploads,
+    /// The client has too many uploads of this account open. End some, or retry later.
+    #[error("too many concurrent uploads of this client (limit {max})")]
+    TooManyUploads {
+        /// The limit.
+        max: usize,
+    },
+    /// Too many outcomes of the account are unknown. Somebody has to settle some.
+    #[error("too many outcomes of the account are unknown; settle them first")]
+    TooManyUnknown,
     /// The page token is none of these lists; pass on exactly what was given.
     #[error("not a page token")]
     BadPageToken,
-    /// Nothing can be written down or looked up now, so nothing was sent. The same may succeed
-    /// later.
-    #[error("submissions cannot be written down: {0}")]
+    /// Nothing is known under this id.
+    #[error("nothing is known under this id")]
+    NotFound,
+    /// Its outcome is known, or its request is in flight. Nothing was changed.
+    #[error("the submission is not unknown; only unknown ones can be settled")]
+    NotUnknown,
+    /// Several clients have used the id. Name one of them.
+    #[error("several clients have used this id; name one in `client`")]
+    Ambiguous,
+    /// The ids do not fit the submission. Give one for each of its rows.
+    #[error("{wanted} task_data_ids are needed, or the task_id of a CreateTask")]
+    WrongIds {
+        /// How many ids are needed.
+        wanted: usize,
+    },
+    /// The id is known to belong to another submission.
+    #[error("the id {0:?} belongs to another submission")]
+    ClaimedId(String),
+    /// Nothing can be recorded or looked up now, so nothing was sent. Retry later.
+    #[error("submissions cannot be recorded: {0}")]
     Unavailable(String),
     /// The gateway is shutting down; nothing was sent.
     #[error("submissions are closed")]
@@ -130,22 +173,25 @@ pub enum SubmissionsError {
 pub struct Submissions {
     ledger: Arc<Ledger>,
     requests: Arc<Requests>,
+    untracked: Arc<Untracked>,
     uploads: Arc<Uploads>,
     row_keys: Arc<RowKeys>,
-    resolver: Arc<Resolver>,
+    tasks: Arc<TaskSearch>,
     options: Options,
     metrics: SubmissionsMetrics,
-    tasks: TaskTracker,
-    /// Rows of requests without an id, to be noted by `run`.
-    plain: mpsc::Sender<PlainRows>,
-    plain_rows: tokio::sync::Mutex<mpsc::Receiver<PlainRows>>,
-    /// Whether the last such rows are not noted: too many wait for a store that takes none.
-    leaves_out: AtomicBool,
+    running: TaskTracker,
+}
+
+impl<'a> Caller<'a> {
+    /// The same account, on behalf of another client.
+    #[must_use]
+    pub fn of(self, client: &'a str) -> Self {
+        Self { client, ..self }
+    }
 }
 
 impl Submissions {
-    /// Takes up what the store holds. What an earlier process left in flight is unknown from now
-    /// on.
+    /// Opens what the store holds. What an earlier process left in flight is unknown.
     pub async fn open(
         log: Arc<dyn PushLog>,
         notes: Arc<dyn Notes>,
@@ -153,164 +199,154 @@ impl Submissions {
         options: Options,
         metrics: SubmissionsMetrics,
     ) -> Result<Self, SubmissionsError> {
-        let ledger = Ledger::take_up(
-            notes.clone(),
-            log.clone(),
-            options.numbers,
-            options.clock.clone(),
-            &options.accounts,
-        );
-        let ledger = Arc::new(ledger.await?);
         let are_any = !notes.list("upload/", "", 1).await?.is_empty();
+        warn_of_default_account(notes.as_ref(), &options.accounts).await?;
+        let ledger = Ledger::open(notes, log, &options, metrics.clone()).await?;
+        let ledger = Arc::new(ledger);
         let row_keys = Arc::new(RowKeys::new(ledger.clone(), are_any));
-        let resolver = Resolver::new(
-            ledger.clone(),
-            log,
-            platform.clone(),
-            metrics.resolved.clone(),
-        );
-        let resolver = Arc::new(resolver);
-        let tasks = TaskTracker::new();
+        let tasks = Arc::new(TaskSearch::new(ledger.clone(), platform.clone()));
+        let running = TaskTracker::new();
         let requests = Requests {
             ledger: ledger.clone(),
             platform: platform.clone(),
-            resolver: resolver.clone(),
-            metrics: metrics.clone(),
-            live: Mutex::default(),
             tasks: tasks.clone(),
+            metrics: metrics.clone(),
+            flights: Mutex::default(),
+            running: running.clone(),
         };
         let uploads = Uploads {
             ledger: ledger.clone(),
-            platform,
+            platform: platform.clone(),
             row_keys: row_keys.clone(),
             options: options.uploads.clone(),
             metrics: metrics.clone(),
-            tasks: tasks.clone(),
+            running: running.clone(),
             live: Mutex::default(),
         };
-        let (plain, plain_rows) = mpsc::channel(plain::QUEUE);
         Ok(Self {
+            untracked: Arc::new(Untracked::new(ledger.clone(), platform)),
             ledger,
             requests: Arc::new(requests),
             uploads: Arc::new(uploads),
             row_keys,
-            resolver,
+            tasks,
             options,
             metrics,
-            tasks,
-            plain,
-            plain_rows: plain_rows.into(),
-            leaves_out: AtomicBool::new(false),
+            running,
         })
     }
 
-    /// Does what is asked for, once for all who ask for it under the same request id.
+    /// Does what is asked for; under a request id, once for all who ask for it.
     ///
-    /// Once begun it goes on when its caller leaves; it does not go out after `deadline`.
+    /// With an id it goes on when its caller leaves. It does not go out after `deadline`.
     pub async fn submit<S: Submit>(
         &self,
-        account: &str,
+        caller: Caller<'_>,
         request: &S,
         deadline: Option<Instant>,
     ) -> Result<S::Reply, SubmissionsError> {
-        self.requests.submit(account, request, deadline).await
+        if request.request_id().is_empty() {
+            return Ok(self.untracked.call(caller, request, deadline).await?);
+        }
+        self.requests.submit(caller, request, deadline).await
     }
 
-    /// Begins an upload, or takes it up again; an earlier stream of it ends. Nothing more of it is
+    /// Begins an upload, or goes on with it; an earlier stream of it ends. Nothing more of it is
     /// sent once `drain` is cancelled.
     pub async fn upload(
         &self,
-        account: &str,
+        caller: Caller<'_>,
         header: UploadHeader,
         drain: CancellationToken,
     ) -> Result<Session, SubmissionsError> {
-        self.uploads.begin(account, header, drain).await
+        self.uploads.begin(caller, header, drain).await
     }
 
-    /// Takes note of what was answered to a request without an id: of rows whose records are
-    /// awaited from now on; and at once, where the ids could be taken for the outcome of another
-    /// request that nobody knows. `asked` is the request, with its rows or without.
-    pub async fn answered<S: Submit>(&self, account: &str, asked: Request, reply: &S::Reply) {
-        let mut answered = Submission {
-            account: account.to_owned(),
-            request: Some(asked),
-            outcome: Some(S::outcome(reply.clone(), "")),
-            ..Submission::default()
-        };
-        if !self.ledger.is_any_open_or_out(account) {
-            let rows = PlainRows {
-                account: account.to_owned(),
-                task_id: awaited::task_id(&answered).to_owned(),
-                ids: stored::ids(&answered).to_vec(),
-                answered_ms: self.ledger.now_ms(),
-            };
-            let is_left_out = !rows.ids.is_empty() && self.plain.try_send(rows).is_err();
-            if is_left_out && !self.leaves_out.swap(true, Ordering::Relaxed) {
-                tracing::warn!(
-                    account,
-                    "the ids that are answered are not noted for a while"
-                );
-            } else if !is_left_out {
-                self.leaves_out.store(false, Ordering::Relaxed);
-            }
-            return;
-        }
-        answered.set_state(SubmissionState::Accepted);
-        answered.created_at = Some(self.ledger.now().into());
-        if let Err(error) = self.ledger.claim(answered).await {
-            tracing::warn!(account, %error, "the ids that were answered are not noted");
-        }
-    }
-
-    /// What is known of a request id.
+    /// What is known of a client's request id.
     pub async fn get(
+        &self,
+        caller: Caller<'_>,
+        request_id: &str,
+    ) -> Result<Option<Submission>, SubmissionsError> {
+        let key = Key::of_request(caller.account, caller.client, request_id);
+        let record = self.ledger.load(&key).await?;
+        Ok(record.and_then(|record| record.submission))
+    }
+
+    /// What is known of a request id, whichever client has used it; `Ambiguous` where several have.
+    pub async fn get_any(
         &self,
         account: &str,
         request_id: &str,
     ) -> Result<Option<Submission>, SubmissionsError> {
-        let key = Key::of_request(account, request_id);
-        Ok(self.ledger.load(&key).await?)
+        let mut found = None;
+        for client in self.clients_named("") {
+            let caller = Caller { account, client };
+            let own = self.get(caller, request_id).await?;
+            if own.is_some() && found.is_some() {
+                return Err(SubmissionsError::Ambiguous);
+            }
+            found = found.or(own);
+        }
+        Ok(found)
     }
 
-    /// A page of an account's submissions in a state, all if it is unspecified.
-    pub async fn list(
-        &self,
-        account: &str,
-        state: SubmissionState,
-        page_token: &str,
-        page_size: usize,
-    ) -> Result<Page, SubmissionsError> {
-        self.ledger
-            .list(account, state, page_token, page_size)
-            .await
-    }
-
-    /// Tells the callers' own ids of rows.
+    /// Finds the callers' own ids of rows, and weighs call records as evidence.
     pub fn row_keys(&self) -> Arc<RowKeys> {
         self.row_keys.clone()
     }
 
-    /// Looks for unknown outcomes, notes rows of requests without an id, and forgets what is old,
-    /// until told to stop. To be run once.
+    /// The work beside requests, until the end. To be run once.
     pub async fn run(&self, end: CancellationToken) {
-        let mut plain_rows = self.plain_rows.lock().await;
-        let plain = plain::run(&self.ledger, &mut plain_rows, end.clone());
-        let sweep = sweep::run(
-            &self.ledger,
-            &self.uploads,
-            &self.options,
-            &self.metrics,
-            end.clone(),
+        tokio::join!(
+            self.ledger.recover(&end),
+            Box::pin(self.tasks.run(&end)),
+            Box::pin(self.untracked.run(&end)),
+            Box::pin(expiry::run(
+                &self.ledger,
+                &self.uploads,
+                &self.options,
+                &end
+            )),
+            expiry::count(&self.ledger, &self.options, &self.metrics, &end),
         );
-        tokio::join!(self.resolver.run(end.clone()), plain, sweep);
     }
 
-    /// Waits until everything that has gone out has its outcome written down. To be awaited at
-    /// shutdown, when nothing new comes.
+    /// Waits until everything that was sent has its outcome written. To be awaited at shutdown,
+    /// when nothing new comes.
     pub async fn finish(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.running.close();
+        self.running.wait().await;
     }
+}
+
+/// Where the name of the default account stands in the store.
+const DEFAULT_ACCOUNT: &str = "submissions-default-account";
+
+/// Warns if requests that name no account go to another account than before: repeats of earlier
+/// ones would be carried out again there.
+async fn warn_of_default_account(
+    notes: &dyn Notes,
+    accounts: &[String],
+) -> Result<(), SubmissionsError> {
+    let Some(now) = accounts.first() else {
+        return Ok(());
+    };
+    let before = notes.get(DEFAULT_ACCOUNT).await?;
+    if before.as_deref() == Some(now.as_bytes()) {
+        return Ok(());
+    }
+    if let Some(before) = before {
+        let before = String::from_utf8_lossy(&before).into_owned();
+        tracing::warn!(
+            before,
+            now,
+            "the default account has changed; repeats without yeta-account are new requests"
+        );
+    }
+    // Without a store that takes it, the next start warns.
+    let _ = notes.put(DEFAULT_ACCOUNT, now.as_bytes().to_vec()).await;
+    Ok(())
 }
 
 impl From<AppendError> for SubmissionsError {
@@ -326,7 +362,18 @@ impl From<ReadError> for SubmissionsError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Closed => Self::Closed,
-            other => Self::Unavailable(other.to_string()),
+            error @ (ReadError::Unavailable(_)
+            | ReadError::Expired { .. }
+            | ReadError::Damaged { .. }) => Self::Unavailable(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+impl Submissions {
+    /// Nothing is kept in memory of requests that have ended.
+    fn assert_idle(&self) {
+        self.requests.assert_idle();
+        self.ledger.index.assert_idle();
     }
 }

@@ -7,7 +7,7 @@ use crate::proto::{
     InsertTaskDataResponse, SubmissionOperation,
 };
 
-/// A request that can be written down before it is sent.
+/// A request that can be recorded before it is sent.
 pub trait Submit: Operation<Reply: Clone + Sync> + Clone + Send {
     /// What it asks for.
     const OPERATION: SubmissionOperation;
@@ -15,16 +15,18 @@ pub trait Submit: Operation<Reply: Clone + Sync> + Clone + Send {
     /// The caller's id of it.
     fn request_id(&self) -> &str;
 
-    /// The request as it is written down: without its id.
+    /// The request as it is recorded: without its id.
     fn written(&self) -> Request;
 
-    /// The request as far as its rows are not needed.
-    fn without_rows(&self) -> Request;
-
-    /// A reply as it is written down, with the log's end just before the request went out.
+    /// A reply as it is recorded, with the log's end just before the request went out.
     fn outcome(reply: Self::Reply, push_cursor: &str) -> Outcome;
 
-    /// The reply that was written down; `None` where that is a reply to something else.
+    /// Whether a caller can do anything with a reply.
+    fn is_usable(_: &Self::Reply) -> bool {
+        true
+    }
+
+    /// The reply that was recorded; `None` where that is a reply to something else.
     fn reply(outcome: Outcome) -> Option<Self::Reply>;
 }
 
@@ -40,10 +42,6 @@ impl Submit for CallOutRequest {
             request_id: String::new(),
             ..self.clone()
         })
-    }
-
-    fn without_rows(&self) -> Request {
-        Request::CallOut(Self::default())
     }
 
     fn outcome(reply: CallOutResponse, push_cursor: &str) -> Outcome {
@@ -64,6 +62,10 @@ impl Submit for CallOutRequest {
 impl Submit for CreateTaskRequest {
     const OPERATION: SubmissionOperation = SubmissionOperation::CreateTask;
 
+    fn is_usable(reply: &CreateTaskResponse) -> bool {
+        !reply.task_id.is_empty()
+    }
+
     fn request_id(&self) -> &str {
         &self.request_id
     }
@@ -73,10 +75,6 @@ impl Submit for CreateTaskRequest {
             request_id: String::new(),
             ..self.clone()
         })
-    }
-
-    fn without_rows(&self) -> Request {
-        Request::CreateTask(Self::default())
     }
 
     fn outcome(reply: CreateTaskResponse, _: &str) -> Outcome {
@@ -102,13 +100,6 @@ impl Submit for InsertTaskDataRequest {
         Request::InsertTaskData(Self {
             request_id: String::new(),
             ..self.clone()
-        })
-    }
-
-    fn without_rows(&self) -> Request {
-        Request::InsertTaskData(Self {
-            task_id: self.task_id.clone(),
-            ..Self::default()
         })
     }
 

@@ -1,179 +1,212 @@
-//! Requests with a request id: each goes out once, and everybody who asks gets its first outcome.
+//! Requests with a request id: carried out once for all who ask under the same id.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use super::SubmissionsError;
-use super::ledger::{Ledger, unknown};
-use super::metrics::{SubmissionsMetrics, Told};
-use super::out::IsOut;
+use super::ledger::Ledger;
+use super::metrics::{Answered, SubmissionsMetrics};
+use super::open::InFlight;
+use super::record::{self, Key, Record};
 use super::request::Submit;
-use super::resolver::Resolver;
-use super::stored::Key;
-use super::unsettled::Unsettled as _;
+use super::state::Event;
+use super::tasks::TaskSearch;
+use super::weigh::unnamed;
+use super::{Caller, SubmissionsError};
 use crate::platform::{Code, Platform, PlatformError, Proof};
 use crate::proto::submission::{Outcome, Request};
 use crate::proto::{Submission, SubmissionError, SubmissionOperation, SubmissionState};
+use crate::store::NoteChange;
 
-/// The way of requests that carry a request id.
+/// Everything that is needed to carry requests out.
 pub(super) struct Requests {
     pub ledger: Arc<Ledger>,
     pub platform: Arc<Platform>,
-    pub resolver: Arc<Resolver>,
+    pub tasks: Arc<TaskSearch>,
     pub metrics: SubmissionsMetrics,
-    /// Those under way in this process.
-    pub live: Mutex<HashMap<Key, Live>>,
+    /// The requests under way.
+    pub flights: Mutex<HashMap<Key, Flight>>,
     /// They go on when their callers leave.
-    pub tasks: TaskTracker,
+    pub running: TaskTracker,
 }
 
-/// A request under way.
-pub(super) struct Live {
+/// A request under way, for those who join it.
+pub(super) struct Flight {
     request: Request,
-    stage: watch::Receiver<Stage>,
+    progress: watch::Receiver<Progress>,
 }
 
 /// How far a request under way has come.
 #[derive(Clone)]
-enum Stage {
-    /// It may still go out, unless its first caller's deadline comes before.
+enum Progress {
+    /// It can still go out, unless its first caller's deadline comes before.
     Pending,
-    /// The first caller's deadline has come, and it is out.
-    Out,
-    /// It has ended.
+    /// The first caller's deadline has passed, and it has been sent.
+    Sent,
+    /// It has ended, and what is known is written.
     Done(Result<Box<Submission>, SubmissionsError>),
 }
 
-/// The outcome is answered although it could not be written down within this time; that goes on.
-const WRITING: Duration = Duration::from_secs(1);
-
 impl Requests {
-    /// Does what is asked for, unless that has been done, or is being done, under the same id.
+    /// Carries a request out, unless that was done, or is being done, under the same id.
     pub async fn submit<S: Submit>(
         self: &Arc<Self>,
-        account: &str,
+        caller: Caller<'_>,
         request: &S,
         deadline: Option<Instant>,
     ) -> Result<S::Reply, SubmissionsError> {
-        let key = Key::of_request(account, request.request_id());
-        let (stage, is_first) = self.take_up(&key, request, deadline)?;
-        let mut submission = self.wait(&key, stage, deadline, is_first).await?;
-        let request_id = request.request_id();
-        request_id.clone_into(&mut submission.request_id);
-        match submission.outcome {
-            Some(Outcome::Error(error)) => Err(SubmissionsError::RefusedBefore {
-                code: Code::parse(&error.platform_code),
-                message: error.message,
-                at: submission.settled_at,
-            }),
-            // What was read back has been held against the request: the reply is of its kind.
-            Some(outcome) => S::reply(outcome).ok_or(SubmissionsError::Reused),
-            None => Err(SubmissionsError::Unknown(submission)),
+        let key = Key::of_request(caller.account, caller.client, request.request_id());
+        loop {
+            let (progress, is_first) = self.join_or_start(&key, caller, request, deadline)?;
+            match self.wait(&key, progress, deadline, is_first).await {
+                // Not sent, for want of the first caller's time: this one may have more.
+                Err(SubmissionsError::Platform(error))
+                    if !is_first && is_out_of_time(&error) && has_time(deadline) => {}
+                ended => return reply::<S>(ended?, request.request_id()),
+            }
         }
     }
 
-    /// Joins the request that is under way under this key, or sets it on its way.
-    fn take_up<S: Submit>(
+    /// Joins the request that is under way under this key, or starts it.
+    fn join_or_start<S: Submit>(
         self: &Arc<Self>,
         key: &Key,
+        caller: Caller<'_>,
         request: &S,
         deadline: Option<Instant>,
-    ) -> Result<(watch::Receiver<Stage>, bool), SubmissionsError> {
-        let written = request.written();
-        let mut live = self.live();
-        let place = match live.entry(key.clone()) {
-            Entry::Occupied(live) if live.get().request == written => {
-                self.metrics.told(S::OPERATION, Told::Joined);
-                return Ok((live.get().stage.clone(), false));
+    ) -> Result<(watch::Receiver<Progress>, bool), SubmissionsError> {
+        let sent = request.written();
+        let mut flights = self.flights();
+        let place = match flights.entry(key.clone()) {
+            Entry::Occupied(flight) if flight.get().request == sent => {
+                self.metrics.answered(S::OPERATION, Answered::Joined);
+                return Ok((flight.get().progress.clone(), false));
             }
             Entry::Occupied(_) => return Err(SubmissionsError::Reused),
             Entry::Vacant(place) => place,
         };
-        let (tell, stage) = watch::channel(Stage::Pending);
-        place.insert(Live {
-            request: written.clone(),
-            stage: stage.clone(),
+        let (report, progress) = watch::channel(Progress::Pending);
+        place.insert(Flight {
+            request: sent.clone(),
+            progress: progress.clone(),
         });
-        let lead = Lead {
+        let execution = Execution {
             requests: self.clone(),
             key: key.clone(),
+            client: caller.client.to_owned(),
             request: request.clone(),
-            written,
-            tell,
+            sent,
+            report,
             send_by: deadline,
         };
-        self.tasks.spawn(lead.run());
-        Ok((stage, true))
+        self.running.spawn(execution.run());
+        Ok((progress, true))
     }
 
     /// Waits for the end, and no longer than the caller's deadline.
     async fn wait(
         &self,
         key: &Key,
-        mut stage: watch::Receiver<Stage>,
+        mut progress: watch::Receiver<Progress>,
         deadline: Option<Instant>,
         is_first: bool,
     ) -> Result<Box<Submission>, SubmissionsError> {
-        let done = {
-            let ended = stage.wait_for(|stage| matches!(stage, Stage::Done(_)));
-            match deadline {
-                None => Some(ended.await.map(|stage| stage.clone())),
-                Some(deadline) => timeout_at(deadline, ended)
-                    .await
-                    .ok()
-                    .map(|ended| ended.map(|stage| stage.clone())),
-            }
-        };
+        let is_done = |progress: &Progress| matches!(progress, Progress::Done(_));
+        let done = until(deadline, progress.wait_for(is_done)).await;
+        let done = done.map(|done| done.map(|progress| progress.clone()));
         let done = match done {
             Some(done) => done,
-            // It ends now, unless it is out.
+            // It ends at once, unless it has been sent.
             None if is_first => {
-                let late = stage.wait_for(|stage| !matches!(stage, Stage::Pending));
-                late.await.map(|stage| stage.clone())
+                let is_decided = |progress: &Progress| !matches!(progress, Progress::Pending);
+                let decided = progress.wait_for(is_decided).await;
+                decided.map(|progress| progress.clone())
             }
-            None => Ok(Stage::Out),
+            None => Ok(Progress::Sent),
         };
         match done {
-            Ok(Stage::Done(ended)) => ended,
-            // An error: it panicked, at a moment that nobody knows.
-            Ok(Stage::Out | Stage::Pending) | Err(_) => Ok(self.still_out(key).await),
+            Ok(Progress::Done(ended)) => ended,
+            // An error: its task has died.
+            Ok(Progress::Sent | Progress::Pending) | Err(_) => Ok(self.still_unknown(key).await),
         }
     }
 
-    /// What a caller is told whose deadline has come before the outcome.
-    async fn still_out(&self, key: &Key) -> Box<Submission> {
+    /// The submission as a caller sees it whose deadline has passed before the outcome.
+    async fn still_unknown(&self, key: &Key) -> Box<Submission> {
         let found = self.ledger.load(key).await.ok().flatten();
-        let mut submission = found.unwrap_or_default();
+        let mut submission = found.unwrap_or_default().submission.unwrap_or_default();
         if submission.outcome.is_none() {
             unknown(&mut submission, "no answer before the deadline", true);
         }
         Box::new(submission)
     }
 
-    fn live(&self) -> MutexGuard<'_, HashMap<Key, Live>> {
-        // Whole after a panic: each change is one step.
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Flight>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The one who does what a request asks for, on behalf of all who ask.
-struct Lead<S> {
+/// The reply to a request whose submission is this.
+fn reply<S: Submit>(
+    mut submission: Box<Submission>,
+    request_id: &str,
+) -> Result<S::Reply, SubmissionsError> {
+    request_id.clone_into(&mut submission.request_id);
+    match submission.outcome {
+        Some(Outcome::Error(error)) => Err(SubmissionsError::RefusedBefore {
+            code: Code::parse(&error.platform_code),
+            message: error.message,
+            at: submission.settled_at,
+        }),
+        // It was compared with the request: the reply is of its kind.
+        Some(outcome) => S::reply(outcome).ok_or(SubmissionsError::Reused),
+        None => Err(SubmissionsError::Unknown(submission)),
+    }
+}
+
+/// Whether a request was not sent because its first caller had too little time.
+fn is_out_of_time(error: &PlatformError) -> bool {
+    matches!(
+        error,
+        PlatformError::DeadlineExceeded | PlatformError::Overloaded { .. }
+    )
+}
+
+fn has_time(deadline: Option<Instant>) -> bool {
+    deadline.is_none_or(|deadline| Instant::now() < deadline)
+}
+
+/// Makes a submission one whose outcome nobody knows.
+pub(super) fn unknown(submission: &mut Submission, because: &str, timed_out: bool) {
+    submission.set_state(SubmissionState::Unknown);
+    because.clone_into(&mut submission.unknown_because);
+    submission.timed_out = timed_out;
+}
+
+async fn until<T>(deadline: Option<Instant>, step: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        None => Some(step.await),
+        Some(deadline) => timeout_at(deadline, step).await.ok(),
+    }
+}
+
+/// Carries one request out, on behalf of all who ask for it.
+struct Execution<S> {
     requests: Arc<Requests>,
     key: Key,
+    client: String,
     request: S,
-    written: Request,
-    tell: watch::Sender<Stage>,
+    sent: Request,
+    report: watch::Sender<Progress>,
     /// It does not go out any later.
     send_by: Option<Instant>,
 }
 
-/// Nobody joins a request any more that has ended, or panicked.
+/// Nobody joins a request any more that has ended, or whose task has died.
 struct Leaving<'a> {
     requests: &'a Requests,
     key: &'a Key,
@@ -181,172 +214,224 @@ struct Leaving<'a> {
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        self.requests.live().remove(self.key);
+        self.requests.flights().remove(self.key);
     }
 }
 
-/// How a request ended, and what is left to be written down of it.
-struct Ended {
-    result: Result<Box<Submission>, SubmissionsError>,
-    told: Told,
-    left: Left,
+/// What is known under an id.
+enum Known {
+    Submission(Box<Submission>),
+    /// Nothing was sent; perhaps a person has said so.
+    NotSent(Option<Box<Record>>),
 }
 
-enum Left {
-    Nothing,
-    /// Its outcome.
-    Settle {
-        submission: Box<Submission>,
-        _is_out: IsOut,
-    },
-    /// That it was not sent.
-    Release(Box<Submission>),
-}
-
-impl Ended {
-    fn failed(error: impl Into<SubmissionsError>, left: Left) -> Self {
-        Self {
-            result: Err(error.into()),
-            told: Told::Failed,
-            left,
-        }
+impl Known {
+    fn of(record: Record) -> Self {
+        Self::Submission(Box::new(record.submission.unwrap_or_default()))
     }
 }
 
-impl<S: Submit> Lead<S> {
-    async fn run(self) {
-        let _leaving = Leaving {
-            requests: &self.requests,
-            key: &self.key,
-        };
-        let ended = self.carry_out().await;
-        self.requests.metrics.told(S::OPERATION, ended.told);
-        let done = Stage::Done(ended.result);
-        let mut writing = std::pin::pin!(self.write(&ended.left));
-        let is_written = timeout(WRITING, &mut writing).await.is_ok();
-        // Nobody may be waiting any more.
-        self.tell.send_replace(done);
-        if !is_written {
-            // Until then it counts as under way: nobody else may write under this key.
-            writing.await;
+/// What an answer, or the lack of one, means for a submission.
+pub(super) fn event_of<S: Submit>(
+    result: Result<S::Reply, &PlatformError>,
+    submission: &mut Submission,
+) -> Event {
+    match result {
+        Ok(reply) => {
+            let outcome = S::outcome(reply, &submission.push_cursor);
+            accepted(submission, outcome)
         }
-    }
-
-    async fn write(&self, left: &Left) {
-        let ledger = &self.requests.ledger;
-        match left {
-            Left::Nothing => {}
-            Left::Settle { submission, .. } => ledger.settle_surely(&self.key, submission).await,
-            Left::Release(submission) => ledger.release(&self.key, submission).await,
-        }
-    }
-
-    async fn carry_out(&self) -> Ended {
-        match self.known().await {
-            Ok(Some(submission)) => Ended {
-                result: Ok(Box::new(submission)),
-                told: Told::Repeated,
-                left: Left::Nothing,
-            },
-            Ok(None) => self.write_down_and_send().await,
-            Err(error) => Ended::failed(error, Left::Nothing),
-        }
-    }
-
-    /// What is known under this id from before.
-    async fn known(&self) -> Result<Option<Submission>, SubmissionsError> {
-        let load = self.requests.ledger.load(&self.key);
-        let Some(mut known) = self.in_time(load).await?? else {
-            return Ok(None);
-        };
-        if known.request.as_ref() != Some(&self.written) {
-            return Err(SubmissionsError::Reused);
-        }
-        if known.state() == SubmissionState::Unknown
-            && S::OPERATION == SubmissionOperation::CreateTask
-        {
-            let resolver = &self.requests.resolver;
-            resolver.look_for_task(&self.key, self.send_by).await;
-            let load = self.requests.ledger.load(&self.key);
-            known = self.in_time(load).await??.unwrap_or(known);
-        }
-        Ok(Some(known))
-    }
-
-    async fn write_down_and_send(&self) -> Ended {
-        let ledger = &self.requests.ledger;
-        let mut submission = Box::new(ledger.draft(&self.key.account, S::OPERATION));
-        let request_id = self.request.request_id();
-        request_id.clone_into(&mut submission.request_id);
-        submission.request = Some(self.written.clone());
-        let write = ledger.write_down(&self.key, &submission);
-        let is_out = match self.in_time(write).await.and_then(|written| written) {
-            Ok(is_out) => is_out,
-            // It may have been written down all the same, and was not sent.
-            Err(error) => return Ended::failed(error, Left::Release(submission)),
-        };
-        match self.send().await {
-            Ok(reply) => {
-                submission.outcome = Some(S::outcome(reply, &submission.push_cursor));
-                submission.set_state(SubmissionState::Accepted);
-            }
-            Err(
-                error @ PlatformError::Refused {
-                    for_token: false, ..
-                },
-            ) => {
-                if let PlatformError::Refused { code, message, .. } = &error {
+        Err(error) => match error.proof() {
+            Proof::NothingSent => Event::NotSent,
+            Proof::Refused => {
+                if let PlatformError::Refused { code, message, .. } = error {
                     submission.outcome = Some(Outcome::Error(SubmissionError {
                         platform_code: code.as_str().to_owned(),
                         message: message.clone(),
                     }));
                 }
-                submission.set_state(SubmissionState::Refused);
-                submission.settled_at = Some(ledger.now().into());
-                return Ended {
-                    result: Err(error.into()),
-                    told: Told::Refused,
-                    left: Left::Settle {
-                        submission,
-                        _is_out: is_out,
-                    },
-                };
+                Event::Refused
             }
-            Err(error) if error.proof() == Proof::NothingSent => {
-                return Ended::failed(error, Left::Release(submission));
+            Proof::Nothing => {
+                submission.unknown_because = unanswered(error);
+                submission.timed_out = error.timed_out();
+                Event::Unanswered
             }
-            Err(error) => unknown(&mut submission, &error.to_string(), error.timed_out()),
+        },
+    }
+}
+
+/// Why nobody knows, without saying again that it was sent.
+pub(super) fn unanswered(error: &PlatformError) -> String {
+    match error {
+        PlatformError::OutcomeUnknown { detail, .. } => detail.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Why the outcome of a CreateTask with an incomplete answer is unknown.
+pub(super) const NO_TASK: &str = "the platform accepted the request and named no task";
+
+/// Takes an answer with code 0. The platform may leave ids out.
+fn accepted(submission: &mut Submission, outcome: Outcome) -> Event {
+    let rows = record::rows(submission.request.as_ref()).len();
+    let named = |ids: &[String]| ids.len() == rows;
+    let is_whole = match &outcome {
+        Outcome::CreateTaskResponse(reply) if reply.task_id.is_empty() => {
+            NO_TASK.clone_into(&mut submission.unknown_because);
+            return Event::Unanswered;
         }
-        if submission.state() != SubmissionState::Unknown {
-            submission.settled_at = Some(ledger.now().into());
+        Outcome::CreateTaskResponse(_) | Outcome::Error(_) => true,
+        Outcome::CallOutResponse(reply) => named(&reply.task_data_ids),
+        Outcome::InsertTaskDataResponse(reply) => named(&reply.task_data_ids),
+    };
+    submission.outcome = Some(if is_whole {
+        outcome
+    } else {
+        // Which of the rows an id belongs to is not known.
+        unnamed(submission, rows)
+    });
+    Event::Accepted
+}
+
+impl<S: Submit> Execution<S> {
+    async fn run(self) {
+        let _leaving = Leaving {
+            requests: &self.requests,
+            key: &self.key,
+        };
+        let (answered, ended) = match self.known().await {
+            Ok(Known::Submission(submission)) => (Answered::Repeated, Ok(submission)),
+            Ok(Known::NotSent(settled)) => self.record_and_send(settled).await,
+            Err(error) => (Answered::Failed, Err(error)),
+        };
+        self.requests.metrics.answered(S::OPERATION, answered);
+        // Nobody may be waiting any more.
+        self.report.send_replace(Progress::Done(ended));
+    }
+
+    /// What is known under this id from before.
+    async fn known(&self) -> Result<Known, SubmissionsError> {
+        let ledger = &self.requests.ledger;
+        let load = until(self.send_by, ledger.load(&self.key)).await;
+        let Some(mut known) = load.ok_or(PlatformError::DeadlineExceeded)?? else {
+            return Ok(Known::NotSent(None));
+        };
+        if known.state() == SubmissionState::Unspecified {
+            return Ok(Known::NotSent(Some(Box::new(known))));
         }
-        Ended {
-            result: Ok(submission.clone()),
-            told: Told::of(submission.state()),
-            left: Left::Settle {
-                submission,
-                _is_out: is_out,
-            },
+        if known.is_unreadable() {
+            return Ok(Known::of(known));
         }
+        if known.get().request.as_ref() != Some(&self.sent) {
+            return Err(SubmissionsError::Reused);
+        }
+        let is_create = S::OPERATION == SubmissionOperation::CreateTask;
+        if is_create && known.state() == SubmissionState::Unknown {
+            self.requests.tasks.look_for(&self.key, self.send_by).await;
+            // From here on nothing but its own state is an answer.
+            known = ledger.load(&self.key).await.ok().flatten().unwrap_or(known);
+        }
+        Ok(Known::of(known))
+    }
+
+    async fn record_and_send(
+        &self,
+        settled: Option<Box<Record>>,
+    ) -> (Answered, Result<Box<Submission>, SubmissionsError>) {
+        let (flight, mut record) = match self.record(settled).await {
+            Ok(recorded) => recorded,
+            Err(error) => return (Answered::Failed, Err(error)),
+        };
+        let ledger = &self.requests.ledger;
+        let result = self.send().await;
+        let event = event_of::<S>(result.as_ref().cloned(), record.get_mut());
+        match (event, result) {
+            (Event::NotSent, Err(error)) => {
+                ledger.release(flight, &record).await;
+                (Answered::Failed, Err(error.into()))
+            }
+            (Event::Refused, Err(error)) => {
+                let record = ledger.conclude(flight, record, event).await;
+                if record.state() == SubmissionState::Refused {
+                    return (Answered::Refused, Err(error.into()));
+                }
+                (
+                    Answered::Unknown,
+                    Ok(Box::new(record.submission.unwrap_or_default())),
+                )
+            }
+            (event, _) => {
+                let record = ledger.conclude(flight, record, event).await;
+                let answered = Answered::of(record.state());
+                (
+                    answered,
+                    Ok(Box::new(record.submission.unwrap_or_default())),
+                )
+            }
+        }
+    }
+
+    /// Records the request durably; from then on it counts as in flight.
+    async fn record(
+        &self,
+        settled: Option<Box<Record>>,
+    ) -> Result<(InFlight, Record), SubmissionsError> {
+        let ledger = &self.requests.ledger;
+        let account = &self.key.account;
+        ledger.admit(account)?;
+        self.requests.platform.admits(account)?;
+        let mut submission = ledger.draft(account, &self.client, S::OPERATION);
+        self.request
+            .request_id()
+            .clone_into(&mut submission.request_id);
+        submission.request = Some(self.sent.clone());
+        let mut also = Vec::new();
+        if let Some(settled) = settled {
+            // What a person has said stays with the id.
+            let created_at_ms = record::created_at_ms(settled.get());
+            let place = self.key.at(&record::settled(account), created_at_ms);
+            also.push(NoteChange::forget(place));
+            submission.settlements = settled.submission.unwrap_or_default().settlements;
+        }
+        let mut record = Record::new(submission);
+        if let Request::CreateTask(request) = &self.sent {
+            let tasks = &self.requests.tasks;
+            let before = tasks.before(account, request, self.send_by).await;
+            record.are_tasks_before_known = before.is_some();
+            record.tasks_before = before.unwrap_or_default();
+        }
+        let request = Arc::new(self.sent.clone());
+        let mut flight = {
+            // A settled record is not being forgotten at this moment.
+            let _lock = match also.is_empty() {
+                true => None,
+                false => ledger.lock(account).await,
+            };
+            ledger.index.begin(&self.key, &record, request, true)
+        };
+        let intend = ledger.intend(&self.key, &mut record, also);
+        let intended = until(self.send_by, intend).await;
+        intended.ok_or(PlatformError::DeadlineExceeded)??;
+        flight.recorded();
+        Ok((flight, record))
     }
 
     async fn send(&self) -> Result<S::Reply, PlatformError> {
         let platform = &self.requests.platform;
-        let out_at_deadline = || {
-            self.tell.send_replace(Stage::Out);
+        let sent_at_deadline = || {
+            self.report.send_replace(Progress::Sent);
         };
         let account = &self.key.account;
         platform
-            .carry_out(account, &self.request, self.send_by, out_at_deadline)
+            .carry_out(account, &self.request, self.send_by, sent_at_deadline)
             .await
     }
+}
 
-    /// Waits for something that comes before the request goes out.
-    async fn in_time<T>(&self, step: impl Future<Output = T>) -> Result<T, SubmissionsError> {
-        let Some(send_by) = self.send_by else {
-            return Ok(step.await);
-        };
-        let done = timeout_at(send_by, step).await;
-        done.map_err(|_| PlatformError::DeadlineExceeded.into())
+#[cfg(test)]
+impl Requests {
+    pub fn assert_idle(&self) {
+        assert_eq!(self.flights().len(), 0, "requests are under way for ever");
     }
 }

@@ -1,4 +1,4 @@
-//! `SubmitRows`: a stream of rows in, a stream of what became of them out.
+//! `SubmitRows`: a stream of rows in, a stream of their results out.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::proto::{
     DuplicateRule, SubmitRowsRequest, SubmitRowsResponse, UploadHeader, UploadRow, UploadRowError,
     UploadRowResult, UploadRowWarning,
 };
-use crate::submissions::{RowFault, RowOutcome, RowResult, Session, Told};
+use crate::submissions::{RowFault, RowOutcome, RowResult, Session, Stopped, UploadEvent};
 
 pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<SubmitRowsResponse, Status>> + Send>>;
 
@@ -50,19 +50,19 @@ fn fault(fault: &str) -> Status {
     violations.into()
 }
 
-/// Takes rows until there are no more, and tells what became of each.
+/// Takes rows until there are no more, and answers each.
 pub(super) fn answers(mut session: Session, rows: Streaming<SubmitRowsRequest>) -> Answers {
-    let told = session.told();
+    let events = session.events();
     let (end, ended) = oneshot::channel();
     tokio::spawn(async move {
         // Whoever asked may have gone.
         let _: Result<(), _> = end.send(take(session, rows).await);
     });
-    // What is told goes out before the end does.
-    let told = stream::unfold(told, |told| async {
-        let mut told: mpsc::Receiver<Told> = told?;
-        let next = told.recv().await?;
-        Some((Ok(answer(next)), Some(told)))
+    // Results go out before the end does.
+    let events = stream::unfold(events, |events| async {
+        let mut events: mpsc::Receiver<UploadEvent> = events?;
+        let next = events.recv().await?;
+        Some((Ok(answer(next)), Some(events)))
     });
     let end = stream::once(ended).filter_map(|ended| async {
         match ended {
@@ -73,32 +73,31 @@ pub(super) fn answers(mut session: Session, rows: Streaming<SubmitRowsRequest>) 
             ))),
         }
     });
-    Box::pin(told.chain(end))
+    Box::pin(events.chain(end))
 }
 
 async fn take(mut session: Session, mut rows: Streaming<SubmitRowsRequest>) -> Result<(), Status> {
     let stopped = session.stopped();
     tokio::pin!(stopped);
     loop {
-        let next = async {
-            if session.has_ready() {
-                timeout(LINGER, rows.message()).await.ok()
-            } else {
-                Some(rows.message().await)
-            }
-        };
+        let (is_lingering, idle) = (session.has_ready(), session.idle_timeout());
+        let next = timeout(if is_lingering { LINGER } else { idle }, rows.message());
         let next = tokio::select! {
             biased;
             why = &mut stopped => {
-                // What is out is answered yet, as far as the client takes it.
-                session.wait_for_out().await;
+                // What is in flight is still answered, as far as the client reads.
+                session.wait_for_batches().await;
                 return Err(why.into());
             }
             next = next => next,
         };
         match next {
-            None => session.flush().await?,
-            Some(message) => match message? {
+            Err(_) if is_lingering => session.flush().await?,
+            Err(_) => {
+                session.wait_for_batches().await;
+                return Err(Stopped::Idle(idle).into());
+            }
+            Ok(message) => match message? {
                 None => return Ok(session.finish().await?),
                 Some(message) => session.take(of_message(message)?).await?,
             },
@@ -114,10 +113,10 @@ fn of_message(message: SubmitRowsRequest) -> Result<Vec<UploadRow>, Status> {
     }
 }
 
-fn answer(told: Told) -> SubmitRowsResponse {
-    let message = match told {
-        Told::Row(result) => Answer::Row(of_result(result)),
-        Told::Progress(progress) => Answer::Progress(progress),
+fn answer(event: UploadEvent) -> SubmitRowsResponse {
+    let message = match event {
+        UploadEvent::Row(result) => Answer::Row(of_result(result)),
+        UploadEvent::Progress(progress) => Answer::Progress(progress),
     };
     SubmitRowsResponse {
         message: Some(message),

@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::proto::{CallOutRequest, CallRecordVariant, InsertTaskDataRequest, SubmissionOperation};
+use crate::proto::{CallOutRequest, CallRecordVariant, InsertTaskDataRequest};
 
-/// When the submissions of these tests were written down.
+/// When the submissions of these tests were recorded.
 const CREATED: i64 = 1_700_000_000_500;
 
 const COLUMNS: [&str; 3] = ["客户手机号码", "姓名", "金额"];
@@ -19,36 +19,38 @@ fn rows(rows: &[[&str; 3]]) -> Vec<Row> {
     rows.map(|row| Row { values: texts(row) }).collect()
 }
 
-fn submission(operation: SubmissionOperation, request: Request) -> Submission {
-    Submission {
-        operation: operation.into(),
-        created_at: Some(prost_types::Timestamp {
-            seconds: CREATED / 1000,
-            nanos: 500_000_000,
-        }),
-        request: Some(request),
-        ..Submission::default()
-    }
-}
-
-fn call_out(list: &[[&str; 3]]) -> Submission {
-    let request = CallOutRequest {
+fn call_out(list: &[[&str; 3]]) -> Request {
+    Request::CallOut(CallOutRequest {
         call_column: texts(&COLUMNS),
         call_list: rows(list),
         ..CallOutRequest::default()
-    };
-    submission(SubmissionOperation::CallOut, Request::CallOut(request))
+    })
 }
 
-fn insert(task_id: &str, list: &[[&str; 3]]) -> Submission {
-    let request = InsertTaskDataRequest {
+fn insert(task_id: &str, list: &[[&str; 3]]) -> Request {
+    Request::InsertTaskData(InsertTaskDataRequest {
         task_id: task_id.to_owned(),
         call_column: texts(&COLUMNS),
         call_list: rows(list),
         ..InsertTaskDataRequest::default()
-    };
-    let request = Request::InsertTaskData(request);
-    submission(SubmissionOperation::InsertTaskData, request)
+    })
+}
+
+/// The rows that a record fits, and how.
+fn fits(request: &Request, record: &CallRecord) -> Vec<(usize, Match)> {
+    let created_at_ms = u64::try_from(CREATED).unwrap();
+    let numbers = Numbers::default();
+    let rows = 0..Rows::of(request).map_or(0, |rows| rows.list.len());
+    rows.filter_map(|row| Some((row, fit(request, row, created_at_ms, record, numbers)?)))
+        .collect()
+}
+
+/// The only row that a record fits.
+fn row_of(request: &Request, record: &CallRecord) -> Option<usize> {
+    match fits(request, record).as_slice() {
+        [(row, _)] => Some(*row),
+        _ => None,
+    }
 }
 
 /// The outbound record of a row's call.
@@ -72,15 +74,6 @@ fn basic(callee: &str) -> CallRecord {
         task_row_value: Vec::new(),
         ..outbound(&[callee])
     }
-}
-
-fn tell(submission: &mut Submission, row: i32, task_data_id: &str) {
-    submission.evidence.push(SubmissionEvidence {
-        kind: SubmissionEvidenceKind::CallRecord.into(),
-        task_data_id: task_data_id.to_owned(),
-        row,
-        ..SubmissionEvidence::default()
-    });
 }
 
 #[test]
@@ -163,32 +156,83 @@ fn a_record_is_about_the_row_whose_values_it_has() {
         ),
     ];
     for (what, record, row) in table {
-        assert_eq!(row_of(&call_out(&[LI, WANG]), &record), row, "{what}");
+        let how = if what.contains("heads") {
+            Match::Number
+        } else {
+            Match::Values
+        };
+        let how = if what == "the values under each other's heads" {
+            Match::Values
+        } else {
+            how
+        };
+        let expected: Vec<_> = row.map(|row| (row, how)).into_iter().collect();
+        assert_eq!(fits(&call_out(&[LI, WANG]), &record), expected, "{what}");
     }
 }
 
 #[test]
-fn a_record_without_values_is_about_the_only_row_with_its_number() {
+fn a_record_without_values_fits_each_row_with_its_number_and_no_better_than_that() {
     let same_number = [LI, WANG, ["139-0013-9000", "Zhao", ""]];
     let landline = [["010-62345678", "", ""]];
     let table = [
-        (&[LI, WANG][..], basic("13900139000"), Some(1)),
-        (&[LI, WANG], basic("+8613900139000"), Some(1)),
-        (&[LI, WANG], basic("013900139000"), Some(1)),
-        (&[LI, WANG], basic("8613900139000"), Some(1)),
-        (&[LI, WANG], basic("13700137000"), None),
-        (&[LI, WANG], basic(""), None),
-        (&same_number, basic("13900139000"), None),
-        (&same_number, basic("13800138000"), Some(0)),
-        (&landline, basic("01062345678"), Some(0)),
-        (&landline, basic("+861062345678"), Some(0)),
+        (&[LI, WANG][..], basic("13900139000"), &[1][..]),
+        (&[LI, WANG], basic("+8613900139000"), &[1]),
+        (&[LI, WANG], basic("013900139000"), &[1]),
+        (&[LI, WANG], basic("8613900139000"), &[1]),
+        (&[LI, WANG], basic("13700137000"), &[]),
+        (&[LI, WANG], basic(""), &[]),
+        (&same_number, basic("13900139000"), &[1, 2]),
+        (&same_number, basic("13800138000"), &[0]),
+        (&landline, basic("01062345678"), &[0]),
+        (&landline, basic("+861062345678"), &[0]),
     ];
-    for (at, (rows, record, row)) in table.into_iter().enumerate() {
-        assert_eq!(row_of(&call_out(rows), &record), row, "line {at}");
+    for (at, (rows, record, expected)) in table.into_iter().enumerate() {
+        let expected: Vec<_> = expected.iter().map(|row| (*row, Match::Number)).collect();
+        assert_eq!(fits(&call_out(rows), &record), expected, "line {at}");
     }
     let mut inbound = basic("13900139000");
     inbound.set_direction(CallDirection::Inbound);
-    assert_eq!(row_of(&call_out(&[LI, WANG]), &inbound), None);
+    assert_eq!(fits(&call_out(&[LI, WANG]), &inbound), []);
+}
+
+#[test]
+fn only_a_call_dialled_in_time_and_a_record_that_names_the_task_can_settle() {
+    let created = u64::try_from(CREATED).unwrap();
+    let dialled = |ms: i64| CallRecord {
+        time_dial: Some(CREATED + ms),
+        task_id: "7".to_owned(),
+        ..outbound(&LI)
+    };
+    let table = [
+        (call_out(&[LI]), dialled(0), true),
+        (call_out(&[LI]), dialled(7_200_000), true),
+        (call_out(&[LI]), dialled(7_200_001), false),
+        (insert("7", &[LI]), dialled(30 * 24 * 3_600_000), true),
+        (insert("8", &[LI]), dialled(0), false),
+        (insert("", &[LI]), dialled(0), false),
+    ];
+    for (at, (request, record, expected)) in table.into_iter().enumerate() {
+        let found = is_in_time(&request, created, &record, 7_200_000);
+        assert_eq!(found, expected, "line {at}");
+    }
+}
+
+#[test]
+fn rows_are_twins_if_one_record_could_be_of_either() {
+    let written_otherwise = [["+86 138 0013 8000", " Li", "12 "]];
+    let table = [
+        (call_out(&[LI]), call_out(&[LI]), true),
+        (call_out(&[LI]), call_out(&written_otherwise), true),
+        (call_out(&[LI]), call_out(&[WANG]), false),
+        (call_out(&[LI]), insert("7", &[LI]), true),
+        (insert("7", &[LI]), insert("7", &[LI]), true),
+        (insert("7", &[LI]), insert("8", &[LI]), false),
+    ];
+    for (at, (a, b, expected)) in table.into_iter().enumerate() {
+        let numbers = Numbers::default();
+        assert_eq!(are_twins((&a, 0), (&b, 0), numbers), expected, "line {at}");
+    }
 }
 
 #[test]
@@ -265,23 +309,7 @@ fn a_call_dialled_before_the_request_is_not_of_it() {
 }
 
 #[test]
-fn identical_rows_are_told_one_by_one_and_a_redial_again() {
-    let mut it = call_out(&[LI, WANG, LI]);
-    let call = |id: &str| CallRecord {
-        task_data_id: id.to_owned(),
-        ..outbound(&LI)
-    };
-    assert_eq!(row_of(&it, &call("100")), Some(0));
-    tell(&mut it, 0, "100");
-    assert_eq!(row_of(&it, &call("100")), Some(0));
-    assert_eq!(row_of(&it, &call("102")), Some(2));
-    tell(&mut it, 2, "102");
-    assert_eq!(row_of(&it, &call("102")), Some(2));
-    assert_eq!(row_of(&it, &call("103")), None);
-}
-
-#[test]
-fn a_task_is_told_by_its_name_robot_lines_and_time() {
+fn a_task_is_known_by_its_name_robot_lines_and_time() {
     let request = CreateTaskRequest {
         task_name: "七月回访".to_owned(),
         line_num: "055112345678;055187654321".to_owned(),
@@ -311,31 +339,26 @@ fn a_task_is_told_by_its_name_robot_lines_and_time() {
         }),
         task("15", |it| it.time_task_estimate_begin = None),
         task("16", |it| it.deleted = Some(true)),
-        task("17", |_| {}),
         task("", |_| {}),
     ];
-    let found = |more: &[Task]| {
-        let tasks = [&others[..], more].concat();
-        tasks_of(&request, &tasks, |id| id == "17")
-    };
-    assert_eq!(found(&[]), Tasks::None);
-    let one = task("20", |it| it.deleted = Some(false));
+    for task in others {
+        assert!(!is_task_of(&request, &task), "{task:?}");
+    }
+    let same = task("20", |it| it.deleted = Some(false));
     let rounded = task("21", |it| {
         it.time_task_estimate_begin = Some(1_700_000_001_000);
     });
-    assert_eq!(
-        found(std::slice::from_ref(&one)),
-        Tasks::One("20".to_owned())
-    );
-    assert_eq!(
-        found(std::slice::from_ref(&rounded)),
-        Tasks::One("21".to_owned())
-    );
-    // The same one, on two pages.
-    let twice = found(&[one.clone(), one.clone()]);
-    assert_eq!(twice, Tasks::One("20".to_owned()));
-    let several = found(&[one.clone(), rounded, one]);
-    assert_eq!(several, Tasks::Several(texts(&["20", "21"])));
+    assert!(is_task_of(&request, &same) && is_task_of(&request, &rounded));
+    let other = CreateTaskRequest {
+        time_begin: request.time_begin + 1500,
+        ..request.clone()
+    };
+    assert!(are_same_task(&request, &other));
+    let other = CreateTaskRequest {
+        robot_id: "2745002".to_owned(),
+        ..request.clone()
+    };
+    assert!(!are_same_task(&request, &other));
 }
 
 proptest! {
@@ -359,12 +382,13 @@ proptest! {
             call_list: values.iter().map(|row| Row { values: row.clone() }).collect(),
             ..CallOutRequest::default()
         };
-        let it = submission(SubmissionOperation::CallOut, Request::CallOut(request));
-        let found = row_of(&it, &record).map(|row| &values[row]);
+        let found = fits(&Request::CallOut(request), &record);
+        let found = found.first().map(|(row, _)| &values[*row]);
+        let key = |text: &str| Numbers::default().key(text);
         let same = |row: &Vec<String>| {
             row.iter().zip(picked).enumerate().all(|(at, (one, other))| {
                 one.trim() == other.trim()
-                    || (at == 0 && number_key(one).is_some() && number_key(one) == number_key(other))
+                    || (at == 0 && key(one).is_some() && key(one) == key(other))
             })
         };
         prop_assert!(found.is_some_and(same), "{:?} for {:?}", found, picked);

@@ -1,30 +1,40 @@
-//! A batch on its way: written down, sent, and where it is refused for a row's sake, taken apart
-//! until the bad rows are alone.
+//! A batch under way: recorded, sent, and where it is refused for a row's sake, halved until the
+//! bad rows are alone.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::session::{Ready, Shared};
-use super::split::{self, Refusal};
+use super::halving;
+use super::rows::{self, Ready};
+use super::session::Shared;
+use super::verdict::{self, Refusal};
 use super::{RowOutcome, RowResult, Stopped};
-use crate::platform::{PlatformError, Proof};
+use crate::platform::{Code, PlatformError, Proof};
 use crate::proto::submission::{Outcome, Request};
 use crate::proto::upload_header;
 use crate::proto::{
     CallOutRequest, CallOutResponse, InsertTaskDataRequest, InsertTaskDataResponse, Row,
     Submission, SubmissionError, SubmissionOperation, SubmissionState, UploadHeader,
 };
+use crate::random;
 use crate::submissions::SubmissionsError;
-use crate::submissions::ledger::unknown;
-use crate::submissions::metrics::Came;
-use crate::submissions::request::Submit;
-use crate::submissions::stored::Key;
+use crate::submissions::metrics::Outcome as Counted;
+use crate::submissions::open::InFlight;
+use crate::submissions::record::{Key, Record};
+use crate::submissions::requests::unanswered;
+use crate::submissions::state::Event;
+use crate::submissions::weigh::unnamed;
 
 /// What was not sent is tried again no sooner than this.
 const PAUSE: Duration = Duration::from_millis(250);
+/// After this many batches in a row without a readable answer the rest is not sent.
+const MAX_UNANSWERED: u32 = 3;
+/// When to begin such an upload again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Where the rows of an upload go: a request without rows.
 pub(super) enum Target {
@@ -46,8 +56,15 @@ enum Sent {
 pub(super) struct Batch {
     shared: Arc<Shared>,
     rows: Vec<Ready>,
-    /// Given back when every row has been answered.
+    /// Given back when every row has a result.
     _room: OwnedSemaphorePermit,
+}
+
+/// Rows that are recorded and can be sent.
+struct Recorded {
+    flight: InFlight,
+    record: Record,
+    request: Request,
 }
 
 impl Target {
@@ -88,6 +105,13 @@ impl Target {
             }),
         }
     }
+
+    fn operation(&self) -> SubmissionOperation {
+        match self {
+            Self::Direct(_) => SubmissionOperation::CallOut,
+            Self::Task(_) => SubmissionOperation::InsertTaskData,
+        }
+    }
 }
 
 impl Batch {
@@ -111,16 +135,10 @@ impl Batch {
             if self.shared.is_stopped() {
                 return self.shared.stop(self.shared.why_stopped());
             }
-            let given_up = self.shared.verdict().given_up().cloned();
+            let given_up = self.shared.verdict().given_up().map(not_sent);
             let sent = match given_up {
-                Some(refusal) => Sent::Refused(Refusal {
-                    message: format!(
-                        "not sent, as the batches before were refused: {}",
-                        refusal.message
-                    ),
-                    code: refusal.code,
-                }),
-                None => match self.send(&part).await {
+                Some(refusal) => Sent::Refused(refusal),
+                None => match self.send(&part, &mut tally).await {
                     Ok(sent) => sent,
                     Err(why) => return self.shared.stop(why),
                 },
@@ -133,111 +151,274 @@ impl Batch {
             tally.count(&sent, &part);
             self.answer(part, sent).await;
         }
-        tally.judge(&self.shared);
+        tally.judge(&self.shared).await;
         ending.is_good = true;
-        self.shared.tell_progress().await;
+        self.shared.report_progress().await;
     }
 
-    /// Sends some rows once; what is certain not to have been sent, again until patience ends.
-    async fn send(&self, rows: &[Ready]) -> Result<Sent, Stopped> {
-        let uploads = self.shared.uploads();
-        let give_up = Instant::now() + uploads.options.patience;
+    /// Sends some rows once; what provably was not sent, or was refused for a while, again until
+    /// patience ends.
+    async fn send(&self, rows: &[Ready], tally: &mut Tally) -> Result<Sent, Stopped> {
+        let patience = self.shared.uploads().options.patience;
+        let mut since = None;
         loop {
-            let error = match self.send_once(rows).await? {
+            let error = match self.send_once(rows, tally).await? {
                 Ok(sent) => return Ok(sent),
                 Err(error) => error,
             };
+            let give_up = *since.get_or_insert_with(Instant::now) + patience;
             let pause = error.retry_after().unwrap_or(PAUSE).max(PAUSE);
-            let is_hopeless = matches!(
-                error,
-                PlatformError::UnknownAccount(_)
-                    | PlatformError::CredentialsUnreadable(_)
-                    | PlatformError::Refused { .. }
-            );
-            if is_hopeless || Instant::now() + pause >= give_up {
+            if is_hopeless(&error) || Instant::now() + pause >= give_up {
                 return Err(Stopped::Platform(error));
             }
+            // Batches that wait for the same do not come back together.
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
+                () = tokio::time::sleep(pause + random::jitter(PAUSE)) => {}
                 () = self.shared.until_stopped() => return Err(self.shared.why_stopped()),
             }
         }
     }
 
-    /// Writes rows down, sends them, writes down what came of it. The inner error: nothing was
-    /// sent.
-    async fn send_once(&self, rows: &[Ready]) -> Result<Result<Sent, PlatformError>, Stopped> {
+    /// Records rows, sends them, and writes the outcome. The inner error: they can go out again.
+    async fn send_once(
+        &self,
+        rows: &[Ready],
+        tally: &mut Tally,
+    ) -> Result<Result<Sent, PlatformError>, Stopped> {
         let shared = &self.shared;
         let uploads = shared.uploads();
         let ledger = &uploads.ledger;
-        let request = shared.target.request(rows);
-        let operation = match request {
-            Request::CallOut(_) => CallOutRequest::OPERATION,
-            _ => InsertTaskDataRequest::OPERATION,
+        if let Err(held_back) = uploads.platform.admits(&shared.account) {
+            return Ok(Err(held_back));
+        }
+        self.count_task_rows().await;
+        let mut recorded = self.record(rows).await?;
+        let Ok(permit) = shared.sending.clone().acquire_owned().await else {
+            return Err(shared.why_stopped());
         };
-        let mut submission = Submission {
+        if shared.is_stopped() {
+            // Recorded in advance, and not sent.
+            let Recorded { flight, record, .. } = recorded;
+            ledger.release(flight, &record).await;
+            return Err(shared.why_stopped());
+        }
+        let result = self.carry_out(&recorded.request).await;
+        let proof = result.as_ref().err().map(PlatformError::proof);
+        let sent = match (result, proof) {
+            (Err(error), Some(Proof::NothingSent)) => {
+                drop(permit);
+                let Recorded { flight, record, .. } = recorded;
+                ledger.release(flight, &record).await;
+                return Ok(Err(error));
+            }
+            (Err(PlatformError::Refused { code, message, .. }), Some(Proof::Refused)) => {
+                let refusal = Refusal::new(code, &message);
+                shared.unanswered.store(0, Ordering::Relaxed);
+                drop(permit);
+                match self.refused(rows, &mut recorded, refusal).await {
+                    Ok(sent) => sent,
+                    Err(refusal) => {
+                        let Recorded { flight, record, .. } = recorded;
+                        ledger.release(flight, &record).await;
+                        uploads.metrics.batch(&shared.account, Counted::Refused);
+                        if verdict::passes(&refusal.code) {
+                            return Ok(Err(passing(refusal)));
+                        }
+                        return Ok(Ok(Sent::Split));
+                    }
+                }
+            }
+            (Err(error), _) => {
+                let submission = recorded.record.get_mut();
+                submission.timed_out = error.timed_out();
+                self.unanswered(unanswered(&error))
+            }
+            (Ok(ids), _) => {
+                shared.unanswered.store(0, Ordering::Relaxed);
+                self.accepted(rows, &mut recorded, ids)
+            }
+        };
+        uploads.metrics.batch(&shared.account, sent.counted());
+        Ok(Ok(self.conclude(rows, recorded, sent, tally).await))
+    }
+
+    /// Before the first batch into a task, notes how many rows it has.
+    async fn count_task_rows(&self) {
+        if let Target::Task(request) = &self.shared.target {
+            let platform = &self.shared.uploads().platform;
+            let count = halving::rows_in(platform, &self.shared.account, &request.task_id);
+            self.shared.rows_before.get_or_init(|| count).await;
+        }
+    }
+
+    /// Records rows durably, with the batch that they go out with.
+    async fn record(&self, rows: &[Ready]) -> Result<Recorded, Stopped> {
+        let shared = &self.shared;
+        let ledger = &shared.uploads().ledger;
+        ledger.admit(&shared.account)?;
+        let request = shared.target.request(rows);
+        let mut record = Record::new(Submission {
             upload_id: shared.upload_id.clone(),
             row_keys: rows.iter().map(|ready| ready.row.row_key.clone()).collect(),
             request: Some(request.clone()),
-            ..ledger.draft(&shared.account, operation)
-        };
-        let key = Key::of_batch(&shared.account, shared.upload_name(), shared.next_batch());
-        // Pushes of these rows wait until their ids are known.
-        let _pushes_wait = uploads.row_keys.go_out(&shared.account);
-        let written = ledger.write_down(&key, &submission).await;
-        let _is_out = match written {
-            Ok(is_out) => is_out,
-            Err(error) => {
-                // It may have been written down all the same, and was not sent.
-                let ledger = ledger.clone();
-                let release = async move { ledger.release(&key, &submission).await };
-                uploads.tasks.spawn(release);
-                return Err(error.into());
-            }
-        };
-        let sent = match self.carry_out(request).await {
-            Ok(ids) => of_ids(ids, rows.len()),
-            Err(PlatformError::Refused {
-                code,
-                message,
-                for_token: false,
-                ..
-            }) => {
-                let refusal = Refusal::new(code, &message);
-                if split::splits(&refusal, rows.len()) {
-                    // Its parts will tell.
-                    ledger.release(&key, &submission).await;
-                    uploads.metrics.batch(&shared.account, Came::Refused);
-                    return Ok(Ok(Sent::Split));
-                }
-                Sent::Refused(refusal)
-            }
-            Err(error) if error.proof() == Proof::NothingSent => {
-                ledger.release(&key, &submission).await;
-                return Ok(Err(error));
-            }
-            Err(error) => Sent::Unknown(error.to_string()),
-        };
-        uploads.metrics.batch(&shared.account, sent.came());
-        sent.write_into(&mut submission, operation);
-        ledger.settle_surely(&key, &submission).await;
-        Ok(Ok(sent))
+            ..ledger.draft(&shared.account, &shared.client, shared.target.operation())
+        });
+        let batch = shared.next_batch();
+        let key = Key::of_batch(&shared.account, shared.upload_name(), batch);
+        let changes = rows::intent(shared.upload_name(), batch, rows);
+        let flights = &ledger.index;
+        let mut flight = flights.begin(&key, &record, Arc::new(request.clone()), true);
+        ledger.intend(&key, &mut record, changes).await?;
+        flight.recorded();
+        Ok(Recorded {
+            flight,
+            record,
+            request,
+        })
     }
 
-    async fn carry_out(&self, request: Request) -> Result<Vec<String>, PlatformError> {
+    async fn carry_out(&self, request: &Request) -> Result<Vec<String>, PlatformError> {
         let shared = &self.shared;
         let (platform, account) = (&shared.uploads().platform, &shared.account);
         match request {
             Request::CallOut(request) => {
-                let reply = platform.carry_out(account, &request, None, || {}).await?;
+                let reply = platform.carry_out(account, request, None, || {}).await?;
                 Ok(reply.task_data_ids)
             }
             Request::InsertTaskData(request) => {
-                let reply = platform.carry_out(account, &request, None, || {}).await?;
+                let reply = platform.carry_out(account, request, None, || {}).await?;
                 Ok(reply.task_data_ids)
             }
             Request::CreateTask(_) => Ok(Vec::new()),
         }
+    }
+
+    /// What a documented refusal means for the rows. An error: they can go out again, in halves or
+    /// after a while.
+    async fn refused(
+        &self,
+        rows: &[Ready],
+        recorded: &mut Recorded,
+        refusal: Refusal,
+    ) -> Result<Sent, Refusal> {
+        if verdict::passes(&refusal.code) {
+            return Err(refusal);
+        }
+        if verdict::splits(&refusal.code, rows.len()) {
+            if self.can_be_halved().await {
+                return Err(refusal);
+            }
+            let because = format!(
+                "the platform refused the batch ({}), and may have kept its good rows",
+                refusal.code
+            );
+            self.shared.is_any_unknown.store(true, Ordering::Release);
+            return Ok(Sent::Unknown(because));
+        }
+        recorded.record.get_mut().outcome = Some(Outcome::Error(SubmissionError {
+            platform_code: refusal.code.as_str().to_owned(),
+            message: refusal.message.clone(),
+        }));
+        Ok(Sent::Refused(refusal))
+    }
+
+    /// Whether a refused batch has provably left nothing at the platform.
+    async fn can_be_halved(&self) -> bool {
+        let shared = &self.shared;
+        let Target::Task(request) = &shared.target else {
+            // Documented for callout.
+            return true;
+        };
+        let mut may_halve = shared.may_halve.lock().await;
+        if *may_halve {
+            // Nothing else of this upload is being sent meanwhile.
+            let _alone = shared.sending.acquire_many(shared.max_sending).await;
+            let platform = &shared.uploads().platform;
+            let after = halving::rows_in(platform, &shared.account, &request.task_id).await;
+            let before = shared.rows_before.get().copied().flatten();
+            let is_known = !shared.is_any_unknown.load(Ordering::Acquire);
+            let taken = is_known.then(|| shared.taken.load(Ordering::Acquire));
+            *may_halve = halving::has_not_grown(before, taken, after);
+            if !*may_halve {
+                tracing::warn!(
+                    account = shared.account,
+                    upload_id = shared.upload_id,
+                    "a refused insert may have kept its good rows; it is not halved"
+                );
+            }
+        }
+        *may_halve
+    }
+
+    fn unanswered(&self, because: String) -> Sent {
+        let shared = &self.shared;
+        shared.is_any_unknown.store(true, Ordering::Release);
+        if shared.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_UNANSWERED {
+            let detail = format!(
+                "{MAX_UNANSWERED} batches in a row had no readable answer; the rest was not \
+                 sent: {because}"
+            );
+            shared.stop(Stopped::Platform(PlatformError::Unreadable {
+                detail,
+                retry_after: RETRY_AFTER,
+            }));
+        }
+        Sent::Unknown(because)
+    }
+
+    fn accepted(&self, rows: &[Ready], recorded: &mut Recorded, ids: Vec<String>) -> Sent {
+        let taken = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        self.shared.taken.fetch_add(taken, Ordering::AcqRel);
+        let submission = recorded.record.get_mut();
+        if ids.len() == rows.len() && !ids.iter().any(String::is_empty) {
+            submission.outcome = Some(outcome(submission, ids.clone()));
+            return Sent::Accepted(ids);
+        }
+        submission.outcome = Some(unnamed(submission, rows.len()));
+        let (rows, ids) = (rows.len(), ids.len());
+        Sent::Unknown(format!(
+            "the platform took a batch of {rows} rows and named {ids} ids"
+        ))
+    }
+
+    /// Writes the outcome of rows that were sent.
+    async fn conclude(
+        &self,
+        rows: &[Ready],
+        recorded: Recorded,
+        sent: Sent,
+        tally: &mut Tally,
+    ) -> Sent {
+        let Recorded {
+            flight, mut record, ..
+        } = recorded;
+        let uploads = self.shared.uploads();
+        let is_accepted = record.get().outcome.is_some();
+        let event = match &sent {
+            Sent::Refused(refusal) => {
+                let is_alone = rows.len() == 1;
+                let is_any_accepted = tally.is_any_accepted;
+                record.is_rows_fault =
+                    is_alone && verdict::is_rows_fault(&refusal.code, is_any_accepted);
+                if is_alone && !record.is_rows_fault {
+                    tally
+                        .undecided
+                        .push((flight.key().clone(), refusal.code.clone()));
+                }
+                Event::Refused
+            }
+            Sent::Unknown(because) if !is_accepted => {
+                record.get_mut().unknown_because.clone_from(because);
+                Event::Unanswered
+            }
+            Sent::Accepted(_) | Sent::Unknown(_) | Sent::Split => Event::Accepted,
+        };
+        let record = uploads.ledger.conclude(flight, record, event).await;
+        if record.state() == SubmissionState::Unknown {
+            return Sent::Unknown(record.get().unknown_because.clone());
+        }
+        sent
     }
 
     /// Answers each row.
@@ -259,61 +440,74 @@ impl Batch {
                 warnings: ready.warnings.clone(),
                 known_before: false,
             };
-            self.shared.tell_row(result).await;
+            self.shared.report_row(result).await;
         }
-        self.shared.are_back(rows);
+        self.shared.have_ended(rows);
     }
 }
 
-/// Ids that belong to so many rows; others tell that the rows were taken, but not which is which.
-fn of_ids(ids: Vec<String>, rows: usize) -> Sent {
-    if ids.len() == rows && !ids.iter().any(String::is_empty) {
-        return Sent::Accepted(ids);
+/// Whether waiting cannot help.
+fn is_hopeless(error: &PlatformError) -> bool {
+    match error {
+        PlatformError::UnknownAccount(_) | PlatformError::CredentialsUnreadable(_) => true,
+        PlatformError::Refused { code, .. } => !verdict::passes(code),
+        PlatformError::TokenRefused { .. }
+        | PlatformError::Unreachable { .. }
+        | PlatformError::Unreadable { .. }
+        | PlatformError::OutcomeUnknown { .. }
+        | PlatformError::DeadlineExceeded
+        | PlatformError::Overloaded { .. }
+        | PlatformError::HeldBack { .. } => false,
     }
-    let count = ids.len();
-    Sent::Unknown(format!(
-        "the platform took a batch of {rows} rows and named {count} ids"
-    ))
+}
+
+/// A refusal that passes by itself, as the platform answered it.
+fn passing(refusal: Refusal) -> PlatformError {
+    PlatformError::Refused {
+        code: refusal.code,
+        message: refusal.message,
+        occupation: None,
+        for_token: false,
+        proven: true,
+    }
+}
+
+/// The refusal of rows that are not sent, as the batches before them were refused.
+fn not_sent(refusal: &Refusal) -> Refusal {
+    Refusal {
+        message: format!(
+            "not sent, as the batches before were refused: {}",
+            refusal.message
+        ),
+        code: refusal.code.clone(),
+    }
+}
+
+fn outcome(submission: &Submission, task_data_ids: Vec<String>) -> Outcome {
+    let total = i32::try_from(task_data_ids.len()).ok();
+    let push_cursor = submission.push_cursor.clone();
+    match &submission.request {
+        Some(Request::InsertTaskData(_)) => {
+            Outcome::InsertTaskDataResponse(InsertTaskDataResponse {
+                total,
+                task_data_ids,
+                push_cursor,
+            })
+        }
+        _ => Outcome::CallOutResponse(CallOutResponse {
+            total,
+            task_data_ids,
+            push_cursor,
+        }),
+    }
 }
 
 impl Sent {
-    fn came(&self) -> Came {
+    fn counted(&self) -> Counted {
         match self {
-            Self::Accepted(_) => Came::Accepted,
-            Self::Split | Self::Refused(_) => Came::Refused,
-            Self::Unknown(_) => Came::Unknown,
-        }
-    }
-
-    fn write_into(&self, submission: &mut Submission, operation: SubmissionOperation) {
-        let push_cursor = submission.push_cursor.clone();
-        match self {
-            Self::Accepted(ids) => {
-                let (total, task_data_ids) = (i32::try_from(ids.len()).ok(), ids.clone());
-                submission.set_state(SubmissionState::Accepted);
-                submission.outcome = Some(if operation == SubmissionOperation::CallOut {
-                    Outcome::CallOutResponse(CallOutResponse {
-                        total,
-                        task_data_ids,
-                        push_cursor,
-                    })
-                } else {
-                    Outcome::InsertTaskDataResponse(InsertTaskDataResponse {
-                        total,
-                        task_data_ids,
-                        push_cursor,
-                    })
-                });
-            }
-            Self::Refused(refusal) => {
-                submission.set_state(SubmissionState::Refused);
-                submission.outcome = Some(Outcome::Error(SubmissionError {
-                    platform_code: refusal.code.as_str().to_owned(),
-                    message: refusal.message.clone(),
-                }));
-            }
-            Self::Split => {}
-            Self::Unknown(because) => unknown(submission, because, false),
+            Self::Accepted(_) => Counted::Accepted,
+            Self::Split | Self::Refused(_) => Counted::Refused,
+            Self::Unknown(_) => Counted::Unknown,
         }
     }
 }
@@ -327,14 +521,14 @@ struct Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         if !self.is_good {
-            // Unless another reason is known, it panicked.
+            // Unless another reason is known, its task has died.
             let why = SubmissionsError::Unavailable("a batch has failed".to_owned());
             self.shared.stop(Stopped::Submissions(why));
         }
     }
 }
 
-/// What became of the rows of one batch.
+/// The outcomes of the rows of one batch.
 #[derive(Default)]
 struct Tally {
     rows: usize,
@@ -343,6 +537,8 @@ struct Tally {
     /// Parts that were refused although they had more than one row.
     refused_whole: Option<Refusal>,
     refused_alone: Option<Refusal>,
+    /// Rows refused alone before any other row was accepted.
+    undecided: Vec<(Key, Code)>,
 }
 
 impl Tally {
@@ -353,7 +549,7 @@ impl Tally {
             Sent::Split => {}
             Sent::Unknown(_) => self.is_any_unknown = true,
             Sent::Refused(refusal) => {
-                let is_rows_fault = part.len() == 1 && split::may_be_a_rows_fault(&refusal.code);
+                let is_rows_fault = part.len() == 1 && verdict::may_be_a_rows_fault(&refusal.code);
                 let of = if is_rows_fault {
                     &mut self.refused_alone
                 } else {
@@ -364,8 +560,15 @@ impl Tally {
         }
     }
 
-    /// What the batch has shown about the whole upload.
-    fn judge(self, shared: &Shared) {
+    /// What the batch has shown about its rows and about the whole upload.
+    async fn judge(self, shared: &Shared) {
+        if self.is_any_accepted {
+            for (key, code) in &self.undecided {
+                if verdict::is_rows_fault(code, true) {
+                    shared.uploads().ledger.blame_row(key).await;
+                }
+            }
+        }
         let mut verdict = shared.verdict();
         if self.is_any_accepted {
             verdict.accepted();

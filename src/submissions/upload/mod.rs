@@ -1,13 +1,15 @@
-//! Uploads: any number of rows, checked, sent in batches, each answered for on its own.
+//! Uploads: any number of rows, checked, sent in batches, each with a result of its own.
 //!
 //! One stream is a [`Session`]: it takes rows as they come, answers those that need not be sent,
-//! and gathers the others into batches (`batch`), some of which are out at once. What became of a
-//! row is kept (`fates`), so that another session of the same upload answers it from there.
+//! and gathers the others into batches (`batch`). A row's record names the batch that it went out
+//! with, and is written with the batch's record, before the batch is sent (`rows`). So another
+//! session of the same upload finds each row that may have been sent.
 
 mod batch;
-pub(super) mod fates;
+mod halving;
+mod rows;
 mod session;
-pub(super) mod split;
+mod verdict;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,33 +21,35 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::session::Session;
-pub use self::split::Refusal;
-use super::SubmissionsError;
+pub use self::verdict::Refusal;
 use super::ledger::Ledger;
 use super::metrics::SubmissionsMetrics;
-use super::rows::RowKeys;
-use super::stored::{self, KnownUpload};
+use super::record::{self, KnownUpload};
+use super::row_keys::RowKeys;
+use super::{Caller, SubmissionsError};
 use crate::platform::{Platform, PlatformError};
 use crate::proto::{DuplicateRule, UploadHeader, UploadProgress};
+use crate::random;
 use crate::store::{NoteChange, Survives};
 
-/// How many rows the platform takes at once. Source: API document, 单次上限50条.
+/// The rows that the platform takes at once. Source: API document, 单次上限50条.
 pub(super) const BATCH: usize = 50;
-
-/// So many uploads may be under way at once.
-const MAX_LIVE: usize = 256;
 
 /// How uploads behave.
 #[derive(Clone, Debug)]
 pub struct UploadOptions {
-    /// What is done with a number that another row has, unless the upload says.
+    /// The rule for a number that another row has, unless the upload has its own.
     pub duplicate_numbers: DuplicateRule,
-    /// What is done with a row key that another row has, unless the upload says.
+    /// The rule for a row key that another row has, unless the upload has its own.
     pub duplicate_row_keys: DuplicateRule,
-    /// So many batches of an upload are out at once.
+    /// The batches of an upload that are sent at once.
     pub max_batches: usize,
-    /// How long an upload waits for a platform that cannot be reached.
+    /// How long an upload waits for a platform that is busy or cannot be reached.
     pub patience: Duration,
+    /// The live streams of one client and account.
+    pub max_uploads: usize,
+    /// A stream without a row for this long is ended.
+    pub idle_timeout: Duration,
 }
 
 impl Default for UploadOptions {
@@ -55,25 +59,27 @@ impl Default for UploadOptions {
             duplicate_row_keys: DuplicateRule::Refuse,
             max_batches: 4,
             patience: Duration::from_secs(30),
+            max_uploads: 64,
+            idle_timeout: Duration::from_secs(300),
         }
     }
 }
 
-/// What a stream is told, as it happens.
+/// What the client of a stream learns, as it happens.
 #[derive(Clone, Debug)]
-pub enum Told {
-    /// What became of a row.
+pub enum UploadEvent {
+    /// The result of a row.
     Row(RowResult),
     /// How far the upload has come.
     Progress(UploadProgress),
 }
 
-/// What became of a row.
+/// The result of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowResult {
     /// The caller's own id of it.
     pub row_key: String,
-    /// What became of it.
+    /// Its outcome.
     pub outcome: RowOutcome,
     /// What is odd about it.
     pub warnings: Vec<RowFault>,
@@ -81,7 +87,7 @@ pub struct RowResult {
     pub known_before: bool,
 }
 
-/// What became of a row.
+/// The outcome of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowOutcome {
     /// The platform took it, and this is its id.
@@ -103,19 +109,22 @@ pub struct RowFault {
     pub message: String,
 }
 
-/// Why a stream ends before all of its rows are answered.
+/// Why a stream ends before all of its rows have a result.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Stopped {
-    /// Another stream has taken the upload up.
-    #[error("another stream has taken up this upload")]
+    /// Another stream has begun for this upload.
+    #[error("another stream has begun for this upload")]
     TakenOver,
     /// The gateway is shutting down.
     #[error("the gateway is shutting down")]
     Draining,
-    /// The platform cannot be reached, or not asked; nothing of what is left was sent.
+    /// No row came for as long as a stream may wait. Begin the upload again with the rest.
+    #[error("no row came for {}", humantime::format_duration(*.0))]
+    Idle(Duration),
+    /// The platform cannot be reached, or not asked; nothing of the rest was sent.
     #[error(transparent)]
     Platform(PlatformError),
-    /// Nothing can be written down, so nothing more is sent.
+    /// Nothing can be recorded, so nothing more is sent.
     #[error(transparent)]
     Submissions(SubmissionsError),
 }
@@ -128,86 +137,96 @@ pub(super) struct Uploads {
     pub options: UploadOptions,
     pub metrics: SubmissionsMetrics,
     /// Batches go on when their stream ends.
-    pub tasks: TaskTracker,
-    pub live: Mutex<HashMap<String, Live>>,
+    pub running: TaskTracker,
+    pub live: Mutex<HashMap<String, LiveUpload>>,
 }
 
-/// An upload under way.
-pub(super) struct Live {
+/// An upload that a stream, or the sweeper, holds.
+pub(super) struct LiveUpload {
+    /// Account and client.
+    owner: (String, String),
     taken_over: CancellationToken,
-    /// Held as long as anything of a session is out.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Held as long as anything of a session is in flight.
+    lock: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A session's hold on its upload.
-pub(super) struct Turn {
+pub(super) struct UploadLock {
     uploads: Arc<Uploads>,
     name: String,
     hold: Option<OwnedMutexGuard<()>>,
 }
 
 impl Uploads {
-    /// Begins an upload, or takes it up again; an earlier stream of it ends.
+    /// Begins an upload, or goes on with it; an earlier stream of it ends.
     pub async fn begin(
         self: &Arc<Self>,
-        account: &str,
+        caller: Caller<'_>,
         mut header: UploadHeader,
         drain: CancellationToken,
     ) -> Result<Session, SubmissionsError> {
         if header.upload_id.is_empty() {
-            header.upload_id = format!("gateway-{:032x}", rand::random::<u128>());
+            header.upload_id = format!("gateway-{:032x}", random::unique());
         }
-        let name = stored::upload_name(account, &header.upload_id);
-        // Before the turn is taken, so that a wrong header disturbs nobody.
-        self.check(account, &name, &header).await?;
-        let (turn, taken_over) = self.take_turn(&name).await?;
-        self.check(account, &name, &header).await?;
-        self.note(account, &name, &header).await?;
-        Ok(Session::new(turn, account, header, taken_over, drain))
+        self.ledger.admit(caller.account)?;
+        let name = record::upload_name(caller.account, caller.client, &header.upload_id);
+        // Before the hold, so that a wrong header disturbs nobody.
+        self.check(caller.account, &name, &header).await?;
+        let owner = (caller.account.to_owned(), caller.client.to_owned());
+        let (lock, taken_over) = self.hold(&name, owner, self.options.max_uploads).await?;
+        self.check(caller.account, &name, &header).await?;
+        self.note(caller, &name, &header).await?;
+        self.row_keys.expect_rows();
+        Ok(Session::new(lock, caller, header, taken_over, drain))
     }
 
-    /// A hold on an upload that is not under way; `None`: it is.
-    pub async fn try_take_turn(self: &Arc<Self>, name: &str) -> Option<Turn> {
+    /// A hold on an upload that nobody holds; `None`: somebody does.
+    pub async fn try_hold(self: &Arc<Self>, account: &str, name: &str) -> Option<UploadLock> {
         if self.live().contains_key(name) {
             return None;
         }
-        // Whoever comes in between is waited for, and told to end; that is rare, and does no harm.
-        let turn = self.take_turn(name).await;
-        turn.ok().map(|(turn, _)| turn)
+        // A stream that begins in between is waited for, and ended; that is rare and harmless.
+        let owner = (account.to_owned(), String::new());
+        let hold = self.hold(name, owner, usize::MAX).await;
+        hold.ok().map(|(lock, _)| lock)
     }
 
-    /// Waits until nothing of an earlier session is out, which is told to end.
-    async fn take_turn(
+    /// Ends an earlier session of an upload, and waits until nothing of it is in flight.
+    async fn hold(
         self: &Arc<Self>,
         name: &str,
-    ) -> Result<(Turn, CancellationToken), SubmissionsError> {
+        owner: (String, String),
+        max: usize,
+    ) -> Result<(UploadLock, CancellationToken), SubmissionsError> {
         let taken_over = CancellationToken::new();
         let place = {
             let mut live = self.live();
             let earlier = live.get(name);
-            if earlier.is_none() && live.len() >= MAX_LIVE {
-                return Err(SubmissionsError::TooManyUploads);
+            let own = live.values().filter(|upload| upload.owner == owner);
+            if earlier.is_none() && own.count() >= max {
+                return Err(SubmissionsError::TooManyUploads { max });
             }
-            let turn = earlier.map_or_else(Arc::default, |earlier| {
+            let lock = earlier.map_or_else(Arc::default, |earlier| {
                 earlier.taken_over.cancel();
-                earlier.turn.clone()
+                earlier.lock.clone()
             });
-            let now = Live {
+            let now = LiveUpload {
+                owner,
                 taken_over: taken_over.clone(),
-                turn: turn.clone(),
+                lock: lock.clone(),
             };
             live.insert(name.to_owned(), now);
-            turn
+            lock
         };
         self.metrics.uploads.inc();
         // Made before the wait, which may be given up.
-        let mut turn = Turn {
+        let mut lock = UploadLock {
             uploads: self.clone(),
             name: name.to_owned(),
             hold: None,
         };
-        turn.hold = Some(place.lock_owned().await);
-        Ok((turn, taken_over))
+        lock.hold = Some(place.lock_owned().await);
+        Ok((lock, taken_over))
     }
 
     /// Whether the header is the same as what is known under the upload's name.
@@ -217,8 +236,8 @@ impl Uploads {
         name: &str,
         header: &UploadHeader,
     ) -> Result<(), SubmissionsError> {
-        let place = format!("{}{name}", stored::uploads(account));
-        let Some(known) = self.ledger.notes().get(&place).await? else {
+        let place = format!("{}{name}", record::uploads(account));
+        let Some(known) = self.ledger.notes.get(&place).await? else {
             return Ok(());
         };
         let known = KnownUpload::decode(known.as_slice()).ok();
@@ -226,31 +245,31 @@ impl Uploads {
             Some(known) if is_same(&known, header) => Ok(()),
             Some(_) => Err(SubmissionsError::UploadReused),
             None => {
-                let error = "what is kept of the upload cannot be read";
+                let error = "the record of the upload cannot be read";
                 Err(SubmissionsError::Unavailable(error.to_owned()))
             }
         }
     }
 
-    /// Writes an upload down.
+    /// Records an upload.
     async fn note(
         &self,
-        account: &str,
+        caller: Caller<'_>,
         name: &str,
         header: &UploadHeader,
     ) -> Result<(), SubmissionsError> {
-        let place = format!("{}{name}", stored::uploads(account));
+        let place = format!("{}{name}", record::uploads(caller.account));
         let upload = KnownUpload {
             header: Some(header.clone()),
-            last_ms: self.ledger.now_ms(),
+            aged_ms: self.ledger.age.now_ms(),
+            client: caller.client.to_owned(),
         };
         let change = NoteChange::put(place, upload.encode_to_vec());
-        let notes = self.ledger.notes();
+        let notes = &self.ledger.notes;
         Ok(notes.change(vec![change], Survives::PowerLoss).await?)
     }
 
-    fn live(&self) -> MutexGuard<'_, HashMap<String, Live>> {
-        // Whole after a panic: each change is one step.
+    fn live(&self) -> MutexGuard<'_, HashMap<String, LiveUpload>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -260,7 +279,7 @@ fn is_same(known: &UploadHeader, header: &UploadHeader) -> bool {
     known.target == header.target && known.call_column == header.call_column
 }
 
-impl Drop for Turn {
+impl Drop for UploadLock {
     fn drop(&mut self) {
         self.uploads.metrics.uploads.dec();
         drop(self.hold.take());
@@ -268,7 +287,7 @@ impl Drop for Turn {
         // Nobody else holds it or waits for it.
         if live
             .get(&self.name)
-            .is_some_and(|live| Arc::strong_count(&live.turn) == 1)
+            .is_some_and(|live| Arc::strong_count(&live.lock) == 1)
         {
             live.remove(&self.name);
         }

@@ -1,26 +1,35 @@
-//! Whether a batch that the platform has refused is taken apart to find the rows to blame.
+//! What refusals mean: for a row, for its batch, and for the rest of the upload.
 
 use super::BATCH;
 use crate::platform::Code;
 
-/// After so many batches in a row of which nothing was accepted for a cause that all rows share,
-/// the rest of the upload is refused without asking again.
+/// After this many batches in a row, refused for a cause that all rows share, the rest of the upload
+/// is refused without asking.
 const GIVE_UP_AFTER: u32 = 3;
-/// The most of the platform's words that is kept, in bytes.
-const LONGEST_WORDS: usize = 512;
+/// The bytes of the platform's message that are kept.
+const LONGEST_MESSAGE: usize = 512;
 
 /// Whether a row of a batch may be what the platform's code is about.
 pub fn may_be_a_rows_fault(code: &Code) -> bool {
     *code == Code::BadPhoneNumber || may_be_the_uploads_fault(code)
 }
 
-/// Whether the refusal of so many rows stays what it is: of a row alone, unless the amount may be to
-/// blame. Sent again, a row that was refused could end as unknown.
-pub fn is_a_rows_fault(code: &Code, rows: usize) -> bool {
-    rows == 1 && may_be_a_rows_fault(code) && *code != Code::TooManyRows
+/// Whether a refused row would be refused again, where it was refused alone. Columns that do not
+/// fit are the row's own fault only if another row of its batch was accepted.
+pub fn is_rows_fault(code: &Code, is_any_accepted: bool) -> bool {
+    match code {
+        Code::BadPhoneNumber => true,
+        Code::RowMismatch | Code::InvalidParameter => is_any_accepted,
+        _ => false,
+    }
 }
 
-/// Whether what all rows of an upload share may be just as well: its columns, its size.
+/// Whether a refusal passes by itself, so that the rows can go out again soon.
+pub fn passes(code: &Code) -> bool {
+    matches!(code, Code::Busy | Code::UnderMaintenance)
+}
+
+/// Whether the cause can be what all rows of an upload share: its columns, its size.
 fn may_be_the_uploads_fault(code: &Code) -> bool {
     matches!(
         code,
@@ -28,12 +37,12 @@ fn may_be_the_uploads_fault(code: &Code) -> bool {
     )
 }
 
-/// Whether a refused batch of so many rows is sent again in halves.
-pub fn splits(refusal: &Refusal, rows: usize) -> bool {
-    rows > 1 && may_be_a_rows_fault(&refusal.code)
+/// Whether a refused batch of this many rows is to be sent again in halves.
+pub fn splits(code: &Code, rows: usize) -> bool {
+    rows > 1 && may_be_a_rows_fault(code)
 }
 
-/// A refusal in the platform's words.
+/// A refusal by the platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Its code.
@@ -45,12 +54,12 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with this code and message.
     pub fn new(code: Code, message: &str) -> Self {
-        let message = message[..message.floor_char_boundary(LONGEST_WORDS)].to_owned();
+        let message = message[..message.floor_char_boundary(LONGEST_MESSAGE)].to_owned();
         Self { code, message }
     }
 }
 
-/// What an upload's batches have shown so far.
+/// What the batches of an upload have shown so far.
 #[derive(Debug, Default)]
 pub struct Verdict {
     refused_in_a_row: u32,
@@ -58,17 +67,14 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Some rows have been accepted.
+    /// Some rows were accepted.
     pub fn accepted(&mut self) {
         self.refused_in_a_row = 0;
     }
 
     /// A batch was refused for a cause that lies in no row of its own.
     pub fn refused_as_a_whole(&mut self, refusal: &Refusal) {
-        // These pass, and there are other ways of waiting for that.
-        if !matches!(refusal.code, Code::Busy | Code::UnderMaintenance) {
-            self.refused_for_all(refusal);
-        }
+        self.refused_for_all(refusal);
     }
 
     /// Each row of a batch of so many was refused on its own, the last one so.
@@ -84,7 +90,7 @@ impl Verdict {
         self.last = Some(refusal.clone());
     }
 
-    /// Why nothing more is sent, if that is so.
+    /// Why nothing more is sent, if nothing is.
     pub fn given_up(&self) -> Option<&Refusal> {
         let is_over = self.refused_in_a_row >= GIVE_UP_AFTER;
         self.last.as_ref().filter(|_| is_over)
@@ -95,6 +101,19 @@ impl Verdict {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_cause_that_all_rows_share_is_never_remembered_as_a_rows_own() {
+        for code in Code::KNOWN {
+            let expected = match code.as_str() {
+                "200203" => [true, true],
+                "200212" | "10005" => [false, true],
+                _ => [false, false],
+            };
+            let found = [false, true].map(|accepted| is_rows_fault(code, accepted));
+            assert_eq!(found, expected, "{code}");
+        }
+    }
+
     fn refusal(code: Code) -> Refusal {
         Refusal::new(code, "")
     }
@@ -103,8 +122,8 @@ mod tests {
     fn only_codes_that_a_row_can_cause_take_a_batch_apart() {
         for code in Code::KNOWN {
             let expected = matches!(code.as_str(), "200203" | "200212" | "200213" | "10005");
-            assert_eq!(splits(&refusal(code.clone()), 50), expected, "{code}");
-            assert!(!splits(&refusal(code.clone()), 1), "{code}");
+            assert_eq!(splits(code, 50), expected, "{code}");
+            assert!(!splits(code, 1), "{code}");
         }
     }
 
@@ -123,11 +142,9 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_by_itself_and_what_may_be_the_rows_ends_nothing() {
+    fn what_can_be_the_rows_fault_ends_nothing() {
         let mut verdict = Verdict::default();
         for _ in 0..9 {
-            verdict.refused_as_a_whole(&refusal(Code::Busy));
-            verdict.refused_as_a_whole(&refusal(Code::UnderMaintenance));
             verdict.refused_one_by_one(&refusal(Code::BadPhoneNumber), 50);
             verdict.refused_one_by_one(&refusal(Code::RowMismatch), 49);
         }
