@@ -78,6 +78,72 @@ def test_an_unknown_outcome_stays_so_until_a_push_tells(sandbox, client):
     assert dialled(sandbox) == {ANSWERED: 1}
 
 
+def settle(client, **fields):
+    return client.outbound.SettleSubmission(reason="asked the platform's support", **fields)
+
+
+def test_evidence_says_whether_it_has_settled_the_request(sandbox, client):
+    sandbox.fault("callout", "cut_after_reading")
+    refusal(client.outbound.CallOut, **ONE_ROW, request_id="order-17")
+    until(lambda: state(client, "order-17") == "SUBMISSION_STATE_ACCEPTED")
+    submission = client.outbound.GetSubmission(request_id="order-17")
+    [settled] = [found for found in submission.evidence if found.settled]
+    kinds = client.enum("SubmissionEvidenceKind")
+    assert kinds[settled.kind] == "SUBMISSION_EVIDENCE_KIND_CALL_RECORD"
+    assert list(submission.call_out_response.task_data_ids) == [settled.task_data_id]
+
+
+def test_a_request_settled_as_not_sent_goes_out_once(sandbox, client):
+    sandbox.fault("callout", "cut_before_reading")
+    for _ in range(2):
+        error = refusal(client.outbound.CallOut, **ONE_ROW, request_id="order-17")
+        assert error_info(error).reason == "OUTCOME_UNKNOWN"
+    assert dialled(sandbox) == {}
+    settled = settle(client, request_id="order-17", not_sent={})
+    assert [settlement.accepted for settlement in settled.settlements] == [False]
+    first = client.outbound.CallOut(**ONE_ROW, request_id="order-17")
+    again = client.outbound.CallOut(**ONE_ROW, request_id="order-17")
+    assert again == first
+    assert dialled(sandbox) == {ANSWERED: 1}
+    known = refusal(settle, client, request_id="order-17", not_sent={})
+    assert known.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert error_info(known).reason == "SUBMISSION_NOT_UNKNOWN"
+
+
+def test_a_request_settled_as_accepted_answers_the_given_ids(sandbox, client):
+    sandbox.fault("callout", "cut_before_reading")
+    refusal(client.outbound.CallOut, **ONE_ROW, request_id="order-17")
+    wrong = refusal(settle, client, request_id="order-17", accepted={"task_data_ids": ["1", "2"]})
+    assert error_info(wrong).reason == "WRONG_IDS"
+    settle(client, request_id="order-17", accepted={"task_data_ids": ["4711"]})
+    repeat = client.outbound.CallOut(**ONE_ROW, request_id="order-17")
+    assert list(repeat.task_data_ids) == ["4711"]
+    assert dialled(sandbox) == {}
+
+
+def test_a_row_of_an_upload_is_settled_by_its_key(sandbox, client):
+    rows = [("a", ANSWERED), ("b", BUSY)]
+    sandbox.fault("callout", "cut_before_reading")
+    lost, progress = upload(client, rows, upload_id="monday")
+    assert {row.error.reason for row in lost.values()} == {"OUTCOME_UNKNOWN"}
+    assert progress.unknown == 2
+    settle(client, upload_row={"upload_id": "monday", "row_key": "a"}, not_sent={})
+    again, progress = upload(client, rows, upload_id="monday")
+    assert again["a"].task_data_id
+    assert again["b"].error.reason == "OUTCOME_UNKNOWN"
+    assert (progress.accepted, progress.unknown) == (1, 1)
+    assert dialled(sandbox) == {ANSWERED: 1}
+
+
+def test_a_settlement_without_a_reason_is_refused(client):
+    error = refusal(client.outbound.SettleSubmission, request_id="order-17", not_sent={})
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error_info(error).reason == "INVALID_REQUEST"
+    missing = refusal(settle, client, request_id="order-17", not_sent={})
+    assert missing.code() is grpc.StatusCode.NOT_FOUND
+    assert error_info(missing).reason == "SUBMISSION_NOT_FOUND"
+
+
 def test_good_rows_of_an_upload_go_through_beside_bad_ones(sandbox, client):
     rows = [("a", ANSWERED), ("b", "13800009999"), ("c", "12345"), ("d", BUSY), ("e", ANSWERED)]
     results, progress = upload(client, rows)

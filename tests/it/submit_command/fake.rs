@@ -12,12 +12,13 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 use yeta_gateway::proto::outbound_service_server::{OutboundService, OutboundServiceServer};
+use yeta_gateway::proto::settle_submission_request::{Outcome as Settled, Which};
 use yeta_gateway::proto::upload_row_result::Outcome;
 use yeta_gateway::proto::{
     CallOutRequest, CallOutResponse, CreateTaskRequest, CreateTaskResponse, DeleteTaskRequest,
     DeleteTaskResponse, GetSubmissionRequest, InsertTaskDataRequest, InsertTaskDataResponse,
     ListSubmissionsRequest, ListSubmissionsResponse, PauseTaskRequest, PauseTaskResponse,
-    QueryTasksRequest, QueryTasksResponse, SettleSubmissionRequest, StartTaskRequest,
+    QueryTasksRequest, QueryTasksResponse, SettleSubmissionRequest, Settlement, StartTaskRequest,
     StartTaskResponse, Submission, SubmissionState, SubmitRowsRequest, SubmitRowsResponse,
     UploadHeader, UploadProgress, UploadRow, UploadRowError, UploadRowResult, UploadRowWarning,
     submit_rows_request, submit_rows_response,
@@ -46,8 +47,10 @@ pub struct Book {
     known: HashMap<(String, String), String>,
     /// The breaks to come, one for each stream.
     pub breaks: VecDeque<Break>,
-    /// What `GetSubmission` and `ListSubmissions` tell.
+    /// What `GetSubmission`, `ListSubmissions` and `SettleSubmission` know.
     pub submissions: Vec<Submission>,
+    /// Each request to settle a submission.
+    pub settled: Vec<SettleSubmissionRequest>,
     /// The request ids of other requests.
     pub request_ids: Vec<String>,
 }
@@ -192,6 +195,11 @@ impl Fake {
     }
 }
 
+/// Whether a submission is of this client; empty: of any.
+fn is_of(submission: &Submission, client: &str) -> bool {
+    client.is_empty() || submission.client == client
+}
+
 fn said_of(message: submit_rows_response::Message) -> SubmitRowsResponse {
     SubmitRowsResponse {
         message: Some(message),
@@ -222,18 +230,41 @@ impl OutboundService for Fake {
         &self,
         request: Request<GetSubmissionRequest>,
     ) -> Result<Response<Submission>, Status> {
-        let id = request.into_inner().request_id;
+        let GetSubmissionRequest { request_id, client } = request.into_inner();
         let book = self.book.lock().unwrap();
-        let found = book.submissions.iter().find(|it| it.request_id == id);
+        let mut submissions = book.submissions.iter();
+        let found = submissions.find(|it| it.request_id == request_id && is_of(it, &client));
         let found = found.ok_or_else(|| Status::not_found("none"))?;
         Ok(Response::new(found.clone()))
     }
 
     async fn settle_submission(
         &self,
-        _: Request<SettleSubmissionRequest>,
+        request: Request<SettleSubmissionRequest>,
     ) -> Result<Response<Submission>, Status> {
-        Err(Status::unimplemented("settles nothing"))
+        let request = request.into_inner();
+        let mut book = self.book.lock().unwrap();
+        book.settled.push(request.clone());
+        let is_it = |it: &&mut Submission| match &request.which {
+            Some(Which::RequestId(id)) => it.request_id == *id,
+            Some(Which::UploadRow(row)) => it.upload_id == row.upload_id,
+            None => false,
+        };
+        let submission = book.submissions.iter_mut().find(is_it);
+        let submission = submission.ok_or_else(|| Status::not_found("none"))?;
+        if submission.state() != SubmissionState::Unknown {
+            let code = tonic::Code::FailedPrecondition;
+            let details =
+                ErrorDetails::with_error_info("SUBMISSION_NOT_UNKNOWN", "yeta-gateway", []);
+            return Err(Status::with_error_details(code, "not unknown", details));
+        }
+        submission.settlements.push(Settlement {
+            client: "ops".into(),
+            reason: request.reason,
+            accepted: matches!(request.outcome, Some(Settled::Accepted(_))),
+            ..Settlement::default()
+        });
+        Ok(Response::new(submission.clone()))
     }
 
     /// One to a page.
@@ -244,7 +275,9 @@ impl OutboundService for Fake {
         let request = request.into_inner();
         let book = self.book.lock().unwrap();
         let is_wanted = |it: &&Submission| {
-            request.state() == SubmissionState::Unspecified || it.state() == request.state()
+            let state = request.state();
+            (state == SubmissionState::Unspecified || it.state() == state)
+                && is_of(it, &request.client)
         };
         let found: Vec<_> = book.submissions.iter().filter(is_wanted).collect();
         let at: usize = request.page_token.parse().unwrap_or(0);
