@@ -5,6 +5,7 @@ mod fake;
 mod files;
 mod outcomes;
 mod resume;
+mod settle;
 mod submissions;
 
 use std::path::{Path, PathBuf};
@@ -55,13 +56,7 @@ impl Place {
     }
 
     async fn run(&self, arguments: &[&str]) -> Ran {
-        let ran = within("a command", self.command(arguments).output()).await;
-        let ran = ran.unwrap();
-        Ran {
-            code: ran.status.code(),
-            out: String::from_utf8(ran.stdout).unwrap(),
-            err: String::from_utf8(ran.stderr).unwrap(),
-        }
+        run(&self.fake.address, self.folder.path(), arguments).await
     }
 
     /// `call submit` with these further arguments.
@@ -118,6 +113,17 @@ fn command(gateway: &str, folder: &Path, arguments: &[&str]) -> Command {
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     command
+}
+
+/// Runs a command against a gateway to its end.
+async fn run(gateway: &str, folder: &Path, arguments: &[&str]) -> Ran {
+    let ran = within("a command", command(gateway, folder, arguments).output()).await;
+    let ran = ran.unwrap();
+    Ran {
+        code: ran.status.code(),
+        out: String::from_utf8(ran.stdout).unwrap(),
+        err: String::from_utf8(ran.stderr).unwrap(),
+    }
 }
 
 /// So many good rows under a header, each with a number of its own.

@@ -25,7 +25,7 @@ use yeta_gateway::store::PushLog;
 use yeta_gateway::store::embedded::subscriptions::EmbeddedSubscriptions;
 use yeta_gateway::store::embedded::{self, EmbeddedLog};
 use yeta_gateway::submissions::metrics::SubmissionsMetrics;
-use yeta_gateway::submissions::{self, Submissions, Submit};
+use yeta_gateway::submissions::{self, Caller, Submissions};
 
 use crate::backfill::platform::Files;
 use crate::backfill::world::backfill_from;
@@ -33,6 +33,10 @@ use crate::bridge::{account, settings};
 use crate::sandbox::harness::Sandbox;
 use crate::submissions::stage::fast;
 
+const CALLER: Caller<'static> = Caller {
+    account: "default",
+    client: "",
+};
 pub const MINUTE: u64 = 60_000;
 pub const HOUR: u64 = 60 * MINUTE;
 pub const DAY: u64 = 24 * HOUR;
@@ -181,27 +185,23 @@ impl World {
 
     /// Submits rows without a request id.
     pub async fn plain(&self, request: &CallOutRequest) -> Vec<String> {
-        let reply = self.platform.call("default", request, None).await.unwrap();
-        let asked = request.without_rows();
-        self.submissions
-            .answered::<CallOutRequest>("default", asked, &reply)
-            .await;
-        reply.task_data_ids
+        let reply = self.submissions.submit(CALLER, request, None).await;
+        reply.unwrap().task_data_ids
     }
 
     /// Submits rows under a request id.
     pub async fn call_out(&self, request: &CallOutRequest) -> Vec<String> {
-        let reply = self.submissions.submit("default", request, None).await;
+        let reply = self.submissions.submit(CALLER, request, None).await;
         reply.unwrap().task_data_ids
     }
 
     pub async fn create(&self, request: &CreateTaskRequest) -> String {
-        let reply = self.submissions.submit("default", request, None).await;
+        let reply = self.submissions.submit(CALLER, request, None).await;
         reply.unwrap().task_id
     }
 
     pub async fn insert(&self, request: &InsertTaskDataRequest) -> Vec<String> {
-        let reply = self.submissions.submit("default", request, None).await;
+        let reply = self.submissions.submit(CALLER, request, None).await;
         reply.unwrap().task_data_ids
     }
 

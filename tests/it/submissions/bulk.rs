@@ -194,7 +194,6 @@ async fn a_refusal_for_another_cause_is_told_to_its_rows_and_the_others_go_on() 
     for (code, reason) in [
         (200_209, "INSUFFICIENT_BALANCE"),
         (200_200, "DATA_RELATION"),
-        (77, "PLATFORM_ERROR"),
     ] {
         let stage = Stage::set(silent(), "").await;
         let task = stage.task("refused").await;

@@ -206,7 +206,8 @@ async fn a_task_whose_creation_was_not_answered_is_found_by_its_name() {
     for is_killed in [false, true] {
         let mut stage = Stage::set(fast(), "").await;
         // Others that have the name in theirs.
-        stage.task("my task, too").await;
+        let other = create_task("other", "my task, too");
+        stage.outbound().create_task(other).await.unwrap();
         cut(&stage, "create", "cut_after_reading").await;
         let request = create_task("a", "my task");
         let answer = stage.outbound().create_task(request.clone()).await;

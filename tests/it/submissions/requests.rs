@@ -111,6 +111,7 @@ pub fn told<R: Reply>(outcome: Result<Response<R>, Status>) -> Told {
     let nothing_done = [
         "TOKEN_REFUSED",
         "PLATFORM_UNREACHABLE",
+        "PLATFORM_UNREADABLE",
         "DEADLINE",
         "OVERLOADED",
         "DRAINING",
