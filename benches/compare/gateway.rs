@@ -71,6 +71,7 @@ pub fn configuration(store: &Path, platform: SocketAddr) -> String {
          base_url = 'http://{platform}'\n\
          max_requests_per_second = 0\n\
          max_concurrent_requests = 0\n\
+         breaker_failures = 0\n\
          [backfill]\n\
          enabled = false\n\
          [[accounts]]\n\

@@ -33,6 +33,7 @@ mod sandbox;
 mod store;
 mod submit;
 mod unary;
+mod unknown;
 mod upload;
 
 use anyhow::Context;
@@ -44,7 +45,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Bench = fn(&Plan) -> anyhow::Result<()>;
 
-const BENCHES: [(&str, Bench); 11] = [
+const BENCHES: [(&str, Bench); 12] = [
     ("unary", unary::run),
     ("ingest", ingest::run),
     ("delivery", delivery::run),
@@ -55,6 +56,7 @@ const BENCHES: [(&str, Bench); 11] = [
     ("submit", submit::run),
     ("requestid", requestid::run),
     ("upload", upload::run),
+    ("unknown", unknown::run),
     ("dialog", dialog::run),
 ];
 
@@ -76,6 +78,8 @@ fn main() -> anyhow::Result<()> {
         plan.calls = calls.parse().context("--calls")?;
     }
     gateway::init_logging()?;
+    // reqwest uses the process's provider of cryptography. Installed before, it stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     for (name, run) in BENCHES {
         if names.is_empty() || names.iter().any(|wanted| wanted == name) {
             run(&plan)?;

@@ -14,8 +14,8 @@ use yeta_gateway::proto::submit_rows_response::Message as Answer;
 use yeta_gateway::proto::upload_header::Target;
 use yeta_gateway::proto::upload_row_result::Outcome;
 use yeta_gateway::proto::{
-    CreateTaskRequest, CreateTaskResponse, InsertTaskDataRequest, Row, SubmitRowsRequest,
-    SubmitRowsResponse, UploadHeader, UploadRow, UploadRows,
+    CallOutRequest, CreateTaskRequest, CreateTaskResponse, InsertTaskDataRequest, Row,
+    SubmitRowsRequest, SubmitRowsResponse, UploadHeader, UploadRow, UploadRows,
 };
 
 use crate::rpc::Connection;
@@ -39,6 +39,12 @@ fn values(number: u64) -> Vec<String> {
     vec![phone, format!("name {number}"), "value".to_owned()]
 }
 
+fn row(number: u64) -> Row {
+    Row {
+        values: values(number),
+    }
+}
+
 /// Makes a task that takes rows.
 pub async fn create_task(at: SocketAddr) -> anyhow::Result<String> {
     let request = CreateTaskRequest {
@@ -58,9 +64,6 @@ pub async fn create_task(at: SocketAddr) -> anyhow::Result<String> {
 /// Gives the next 50 rows to a task, by `InsertTaskData`.
 pub async fn insert(connection: &mut Connection, task: &str) -> anyhow::Result<()> {
     let first = NEXT.fetch_add(BATCH, Ordering::Relaxed);
-    let row = |number| Row {
-        values: values(number),
-    };
     let request = InsertTaskDataRequest {
         task_id: task.to_owned(),
         call_column: columns(),
@@ -70,6 +73,18 @@ pub async fn insert(connection: &mut Connection, task: &str) -> anyhow::Result<(
     let request: Bytes = request.encode_to_vec().into();
     connection.call(INSERT, request).await?;
     Ok(())
+}
+
+/// The next 50 rows, to be called at once.
+pub fn direct() -> CallOutRequest {
+    let first = NEXT.fetch_add(BATCH, Ordering::Relaxed);
+    CallOutRequest {
+        robot_id: "11".into(),
+        line_num: "69101338".into(),
+        call_column: columns(),
+        call_list: (first..first + BATCH).map(row).collect(),
+        ..CallOutRequest::default()
+    }
 }
 
 /// Begins an upload of the next rows into a task: so many messages of so many rows, or as many as

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use yeta_gateway::sandbox::{SandboxConfig, serve};
@@ -27,5 +28,14 @@ impl Sandbox {
             address,
             _runtime: runtime,
         })
+    }
+
+    /// Lets the next `times` requests of an operation go wrong in this way.
+    pub async fn fault(&self, operation: &str, fault: &str, times: u64) -> anyhow::Result<()> {
+        let fault = json!({ "operation": operation, "fault": fault, "times": times });
+        let url = format!("http://{}/sandbox/faults", self.address);
+        let answer = reqwest::Client::new().post(url).body(fault.to_string());
+        answer.send().await?.error_for_status()?;
+        Ok(())
     }
 }

@@ -13,8 +13,8 @@ use yeta_gateway::proto::{
     CallOutRequest, CallOutResponse, CreateTaskRequest, CreateTaskResponse, DeleteTaskRequest,
     DeleteTaskResponse, GetSubmissionRequest, InsertTaskDataRequest, InsertTaskDataResponse,
     ListSubmissionsRequest, ListSubmissionsResponse, PauseTaskRequest, PauseTaskResponse,
-    QueryTasksRequest, QueryTasksResponse, StartTaskRequest, StartTaskResponse, Submission,
-    SubmitRowsRequest, SubmitRowsResponse,
+    QueryTasksRequest, QueryTasksResponse, SettleSubmissionRequest, StartTaskRequest,
+    StartTaskResponse, Submission, SubmitRowsRequest, SubmitRowsResponse,
 };
 
 use crate::measure::server_runtime;
@@ -77,8 +77,6 @@ struct Body<'a> {
 
 impl Outbound {
     async fn new(platform: SocketAddr) -> anyhow::Result<Self> {
-        // reqwest takes the process's provider of cryptography, and has none of its own here.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut outbound = Self {
             client: reqwest::Client::new(),
             base_url: format!("http://{platform}/openapi"),
@@ -195,6 +193,13 @@ impl OutboundService for Outbound {
         &self,
         _: Request<ListSubmissionsRequest>,
     ) -> Result<Response<ListSubmissionsResponse>, Status> {
+        Err(elsewhere())
+    }
+
+    async fn settle_submission(
+        &self,
+        _: Request<SettleSubmissionRequest>,
+    ) -> Result<Response<Submission>, Status> {
         Err(elsewhere())
     }
 
