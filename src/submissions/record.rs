@@ -119,6 +119,12 @@ pub(super) struct Fit {
     pub call_uuid: String,
     #[prost(string, tag = "4")]
     pub event_id: String,
+    /// When the call was dialled, in milliseconds since 1970.
+    #[prost(uint64, tag = "5")]
+    pub dialled_ms: u64,
+    /// The task that the record names.
+    #[prost(string, tag = "6")]
+    pub task_id: String,
 }
 
 impl Record {

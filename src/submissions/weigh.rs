@@ -81,7 +81,7 @@ impl Ledger {
     ) -> Result<Option<String>, SubmissionsError> {
         if let Some((request, created_at_ms)) = self.index.live_request(key) {
             // Its answer decides first.
-            match self.heard(&key.account, &request, row, created_at_ms, testimony) {
+            match self.heard(&request, row, created_at_ms, testimony) {
                 Some(heard) if self.index.hear(key, &heard) => return Ok(None),
                 Some(_) => {}
                 None => return Ok(None),
@@ -95,7 +95,7 @@ impl Ledger {
         let Some(request) = submission.request.as_ref() else {
             return Ok(None);
         };
-        let heard = self.heard(&key.account, request, row, created_at_ms, testimony);
+        let heard = self.heard(request, row, created_at_ms, testimony);
         let Some(Heard { evidence, fit }) = heard else {
             return Ok(None);
         };
@@ -124,7 +124,6 @@ impl Ledger {
     /// A record as evidence for a row, if it fits.
     fn heard(
         &self,
-        account: &str,
         request: &Request,
         row: usize,
         created_at_ms: u64,
@@ -134,11 +133,8 @@ impl Ledger {
         let how = evidence::fit(request, row, created_at_ms, record, self.numbers)?;
         let dialled_ms = u64::try_from(evidence::dialled_at(record)?).ok()?;
         let window = self.evidence_window;
-        let is_certain = how == Match::Values
-            && evidence::is_in_time(request, created_at_ms, record, millis(window))
-            && self
-                .trust
-                .is_certain(account, &record.task_id, dialled_ms, window);
+        let can_settle = how == Match::Values
+            && evidence::is_in_time(request, created_at_ms, record, millis(window));
         let row = u32::try_from(row).ok()?;
         Some(Heard {
             evidence: SubmissionEvidence {
@@ -150,11 +146,13 @@ impl Ledger {
                 row: i32::try_from(row).ok()?,
                 ..SubmissionEvidence::default()
             },
-            fit: is_certain.then(|| Fit {
+            fit: can_settle.then(|| Fit {
                 row,
                 task_data_id: record.task_data_id.clone(),
                 call_uuid: record.call_uuid.clone(),
                 event_id: event_id.to_owned(),
+                dialled_ms,
+                task_id: record.task_id.clone(),
             }),
         })
     }
@@ -169,10 +167,20 @@ impl Ledger {
                 record::RowState::Accepted(_) | record::RowState::Absent => false,
                 record::RowState::Unknown(_) | record::RowState::Refused { .. } => true,
             };
+            // Asked again each time: there may have been a crash since the record came.
+            let is_certain = self.trust.is_certain(
+                &key.account,
+                &fit.task_id,
+                fit.dialled_ms,
+                self.evidence_window,
+            );
             // Whoever answers claims its id before it leaves the index. So the twins come first.
             let has_twin = is_open && self.has_twin(key, record, row).await?;
             if !is_open || self.is_claimed(&key.account, &fit.task_data_id).await? {
                 record.fits.retain(|it| *it != fit);
+                continue;
+            }
+            if !is_certain {
                 continue;
             }
             if has_twin {
