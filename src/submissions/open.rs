@@ -43,6 +43,8 @@ struct Account {
     entries: HashMap<Key, Entry>,
     by_number: HashMap<String, Vec<(Key, usize)>>,
     by_task_name: BTreeMap<String, Vec<Key>>,
+    /// Those with call records that fit a row and have not settled it.
+    undecided: HashSet<Key>,
     /// The batches of uploads that are in flight.
     batches: BTreeSet<u64>,
     /// Refused ones, the oldest first.
@@ -63,6 +65,8 @@ struct Entry {
     /// What finds it: number keys of its rows in their order, or the name of its task.
     numbers: Vec<Option<String>>,
     task_name: Option<String>,
+    /// Whether call records fit a row of it and have not settled it.
+    is_undecided: bool,
     /// While it is in flight.
     live: Option<Live>,
 }
@@ -187,6 +191,7 @@ impl OpenIndex {
                 .map(|row| self.numbers.key(row.values.first()?))
                 .collect(),
             task_name,
+            is_undecided: !record.fits.is_empty(),
             live: None,
         }
     }
@@ -210,6 +215,29 @@ impl OpenIndex {
         found.sort_unstable();
         found.dedup();
         found
+    }
+
+    /// The submissions that have rows with one of these numbers, and call records that fit a row
+    /// and have not settled it.
+    pub fn undecided<'a>(
+        &self,
+        account: &str,
+        texts: impl Iterator<Item = &'a str>,
+    ) -> BTreeSet<Key> {
+        let inner = self.inner();
+        let Some(account) = inner.accounts.get(account) else {
+            return BTreeSet::new();
+        };
+        if account.undecided.is_empty() {
+            return BTreeSet::new();
+        }
+        let keys = texts.filter_map(|text| self.numbers.key(text));
+        let rows = keys.filter_map(|number| account.by_number.get(&number));
+        rows.flatten()
+            .map(|(key, _)| key)
+            .filter(|key| account.undecided.contains(key))
+            .cloned()
+            .collect()
     }
 
     /// The open CreateTask submissions with this name.
@@ -401,6 +429,9 @@ impl Account {
             let keys = self.by_task_name.entry(name.clone()).or_default();
             keys.push(key.clone());
         }
+        if entry.is_undecided {
+            self.undecided.insert(key.clone());
+        }
         let is_refused = entry.state == SubmissionState::Refused;
         self.rows += entry.numbers.len();
         if is_refused {
@@ -441,6 +472,7 @@ impl Account {
                 self.by_task_name.remove(name);
             }
         }
+        self.undecided.remove(key);
         self.refused.remove(&(entry.created_at_ms, key.clone()));
         Some(entry)
     }
@@ -616,6 +648,25 @@ mod tests {
         begin(&index, "r", true).end(None);
         assert_eq!(found(&index), [""; 0]);
         assert!(!index.has_rows("a"));
+    }
+
+    #[test]
+    fn only_submissions_with_records_that_have_not_settled_their_rows_are_undecided() {
+        let index = Arc::new(OpenIndex::new(Numbers::default()));
+        let undecided = |number: &str| {
+            let found = index.undecided("a", [number].into_iter());
+            found.into_iter().map(|key| key.name).collect::<Vec<_>>()
+        };
+        let mut unknown = record(SubmissionState::Unknown, "13800138000");
+        index.update(&key("r.without"), &unknown);
+        assert_eq!(undecided("13800138000"), [""; 0]);
+        unknown.fits.push(Fit::default());
+        begin(&index, "with", true).end(Some(&unknown));
+        assert_eq!(undecided("+86 138 0013 8000"), ["u.with"]);
+        assert_eq!(undecided("13800138001"), [""; 0]);
+        unknown.fits.clear();
+        index.update(&key("u.with"), &unknown);
+        assert_eq!(undecided("13800138000"), [""; 0]);
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! else's, and no other open row could have it. Where another row could, the record is kept as a
 //! [`Fit`] and decided when that row is settled.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::SubmissionsError;
@@ -277,15 +276,8 @@ impl Ledger {
     pub async fn reconsider(&self, key: &Key, record: &Record) {
         let rows = record.rows().iter();
         let texts = rows.filter_map(|row| row.values.first().map(String::as_str));
-        let mut keys: BTreeSet<Key> = self
-            .index
-            .with_numbers(&key.account, texts)
-            .into_iter()
-            .map(|(key, _)| key)
-            .collect();
-        if record.fits.is_empty() {
-            keys.remove(key);
-        }
+        // Of the others there is nothing to decide. One in flight looks by itself when it ends.
+        let keys = self.index.undecided(&key.account, texts);
         if keys.is_empty() {
             return;
         }
