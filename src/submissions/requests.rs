@@ -404,9 +404,10 @@ impl<S: Submit> Execution<S> {
         let request = Arc::new(self.sent.clone());
         let mut flight = {
             // A settled record is not being forgotten at this moment.
-            let _lock = match also.is_empty() {
-                true => None,
-                false => ledger.lock(account).await,
+            let _lock = if also.is_empty() {
+                None
+            } else {
+                ledger.lock(account).await
             };
             ledger.index.begin(&self.key, &record, request, true)
         };

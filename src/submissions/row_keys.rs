@@ -107,13 +107,11 @@ impl RowKeys {
             };
             ledger.weigh(&account, testimony).await
         });
-        match timeout_at(deadline, weighing).await {
-            Ok(weighed) => weighed.ok().flatten(),
-            Err(_) => {
-                tracing::warn!("a call record was not weighed in time");
-                None
-            }
+        if let Ok(weighed) = timeout_at(deadline, weighing).await {
+            return weighed.ok().flatten();
         }
+        tracing::warn!("a call record was not weighed in time");
+        None
     }
 
     /// What is known of the rows of pushes.

@@ -238,8 +238,8 @@ impl Stage {
 }
 
 fn at(began: Instant, off_ms: i64) -> SystemTime {
-    let elapsed = began.elapsed().as_millis() as i64;
-    UNIX_EPOCH + Duration::from_millis((BEGAN_MS as i64 + elapsed + off_ms) as u64)
+    let elapsed = i64::try_from(began.elapsed().as_millis()).unwrap();
+    UNIX_EPOCH + Duration::from_millis(BEGAN_MS.checked_add_signed(elapsed + off_ms).unwrap())
 }
 
 fn call_out(request_id: &str, values: &[&str]) -> CallOutRequest {
