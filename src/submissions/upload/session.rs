@@ -105,7 +105,8 @@ impl Session {
         let numbers_rule = rule(header.duplicate_numbers(), options.duplicate_numbers);
         let keys_rule = rule(header.duplicate_row_keys(), options.duplicate_row_keys);
         let max_sending = u32::try_from(options.max_batches.max(1)).unwrap_or(u32::MAX / 2);
-        let max_room = max_sending * 2;
+        // One more is recorded while these are sent: a kill leaves no more than that unknown.
+        let max_room = max_sending + 1;
         let (sender, events) = mpsc::channel(RESULTS);
         let columns = header.call_column.len();
         let batches = Batches::new(caller.account, &lock.name);
