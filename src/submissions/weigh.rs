@@ -354,8 +354,12 @@ fn is_error(outcome: &Outcome) -> bool {
 
 /// The outcome of an accepted request whose rows' ids are not known.
 pub(super) fn unnamed(submission: &Submission, rows: usize) -> Outcome {
-    let task_data_ids = vec![String::new(); rows];
-    let total = i32::try_from(rows).ok();
+    accepted_rows(submission, vec![String::new(); rows])
+}
+
+/// The outcome of an accepted request whose rows have these ids.
+pub(super) fn accepted_rows(submission: &Submission, task_data_ids: Vec<String>) -> Outcome {
+    let total = i32::try_from(task_data_ids.len()).ok();
     let push_cursor = submission.push_cursor.clone();
     match &submission.request {
         Some(Request::InsertTaskData(_)) => {

@@ -17,8 +17,8 @@ use crate::platform::{Code, PlatformError, Proof};
 use crate::proto::submission::{Outcome, Request};
 use crate::proto::upload_header;
 use crate::proto::{
-    CallOutRequest, CallOutResponse, InsertTaskDataRequest, InsertTaskDataResponse, Row,
-    Submission, SubmissionError, SubmissionOperation, SubmissionState, UploadHeader,
+    CallOutRequest, InsertTaskDataRequest, Row, Submission, SubmissionError, SubmissionOperation,
+    SubmissionState, UploadHeader,
 };
 use crate::random;
 use crate::submissions::SubmissionsError;
@@ -27,7 +27,7 @@ use crate::submissions::open::InFlight;
 use crate::submissions::record::{Key, Record};
 use crate::submissions::requests::unanswered;
 use crate::submissions::state::Event;
-use crate::submissions::weigh::unnamed;
+use crate::submissions::weigh::{accepted_rows, unnamed};
 
 /// What was not sent is tried again no sooner than this.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -372,7 +372,7 @@ impl Batch {
         self.shared.taken.fetch_add(taken, Ordering::AcqRel);
         let submission = recorded.record.get_mut();
         if ids.len() == rows.len() && !ids.iter().any(String::is_empty) {
-            submission.outcome = Some(outcome(submission, ids.clone()));
+            submission.outcome = Some(accepted_rows(submission, ids.clone()));
             return Sent::Accepted(ids);
         }
         submission.outcome = Some(unnamed(submission, rows.len()));
@@ -480,25 +480,6 @@ fn not_sent(refusal: &Refusal) -> Refusal {
             refusal.message
         ),
         code: refusal.code.clone(),
-    }
-}
-
-fn outcome(submission: &Submission, task_data_ids: Vec<String>) -> Outcome {
-    let total = i32::try_from(task_data_ids.len()).ok();
-    let push_cursor = submission.push_cursor.clone();
-    match &submission.request {
-        Some(Request::InsertTaskData(_)) => {
-            Outcome::InsertTaskDataResponse(InsertTaskDataResponse {
-                total,
-                task_data_ids,
-                push_cursor,
-            })
-        }
-        _ => Outcome::CallOutResponse(CallOutResponse {
-            total,
-            task_data_ids,
-            push_cursor,
-        }),
     }
 }
 

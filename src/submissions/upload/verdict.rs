@@ -74,20 +74,16 @@ impl Verdict {
 
     /// A batch was refused for a cause that lies in no row of its own.
     pub fn refused_as_a_whole(&mut self, refusal: &Refusal) {
-        self.refused_for_all(refusal);
+        self.refused_in_a_row += 1;
+        self.last = Some(refusal.clone());
     }
 
     /// Each row of a batch of so many was refused on its own, the last one so.
     pub fn refused_one_by_one(&mut self, refusal: &Refusal, rows: usize) {
         // A whole batch of bad rows is less likely than columns that do not fit.
         if rows == BATCH && may_be_the_uploads_fault(&refusal.code) {
-            self.refused_for_all(refusal);
+            self.refused_as_a_whole(refusal);
         }
-    }
-
-    fn refused_for_all(&mut self, refusal: &Refusal) {
-        self.refused_in_a_row += 1;
-        self.last = Some(refusal.clone());
     }
 
     /// Why nothing more is sent, if nothing is.
