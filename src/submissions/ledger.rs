@@ -246,13 +246,14 @@ impl Ledger {
         event: Event,
     ) -> Result<(), SubmissionsError> {
         let state = transition(key, record, event);
+        record.get_mut().set_state(state);
         if state == SubmissionState::Unspecified {
+            record.get_mut().unknown_because.clear();
             let changes = record::forget(key, record::created_at_ms(record.get()));
             self.write(changes, Survives::PowerLoss).await?;
             self.index.remove(key);
             return Ok(());
         }
-        record.get_mut().set_state(state);
         record.aged_ms = self.age.now_ms();
         // A person's word is not found again by anybody.
         let survives = match event {

@@ -197,6 +197,19 @@ async fn rows_of_an_upload_are_settled_one_by_one() {
 }
 
 #[tokio::test]
+async fn the_last_row_settled_as_not_sent_leaves_nothing_unknown() {
+    let stage = Stage::set(silent(), "").await;
+    fault(&stage, "callout", "cut_before_reading").await;
+    let rows = [row("k1", &ROW), row("k2", &OTHER)];
+    submit(&stage.outbound(), direct("u"), &rows).await;
+    let first = settle(&stage, by_row("u", "k1"), not_sent()).await.unwrap();
+    assert_eq!(first.state(), SubmissionState::Unknown);
+    let last = settle(&stage, by_row("u", "k2"), not_sent()).await.unwrap();
+    assert_eq!(last.state(), SubmissionState::Unspecified);
+    assert_eq!(last.unknown_because, "");
+}
+
+#[tokio::test]
 async fn a_settlement_that_does_not_fit_the_submission_is_refused() {
     let stage = Stage::set(silent(), "").await;
     lose(&stage, "a", &[ROW, OTHER], "cut_before_reading").await;
