@@ -8,6 +8,7 @@
 //!        store → relay (start, filter, progress) → grpc stream
 //! ```
 
+pub mod accept;
 pub mod account;
 pub mod admin;
 pub mod app;
@@ -20,6 +21,7 @@ pub mod grpc;
 pub mod http_server;
 pub mod lenient;
 pub mod logging;
+pub mod memory;
 pub mod panics;
 pub mod platform;
 pub mod proto;
@@ -32,4 +34,5 @@ pub mod sandbox;
 pub mod secret;
 pub mod store;
 pub mod submissions;
+pub mod tls;
 pub mod voice;

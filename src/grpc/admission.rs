@@ -15,6 +15,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::auth::{AuthError, Caller, Clients};
+use super::connection::Connection;
 use super::rpc::{self, Access, Account, Rpc};
 
 /// The caller of a request and the account that the request is for.
@@ -29,6 +30,16 @@ pub struct Admitted {
 }
 
 impl Admitted {
+    /// A request that names no account.
+    #[cfg(test)]
+    pub(super) fn nobody(caller: Caller) -> Self {
+        Self {
+            caller,
+            named: None,
+            account: None,
+        }
+    }
+
     /// The account that the request is for.
     pub(super) fn account(&self) -> Result<&str, Status> {
         // The RPC's row in the table lacks `one_account`.
@@ -103,6 +114,9 @@ where
             Ok((rpc, admitted)) => {
                 head.extensions.insert(rpc);
                 if let Some(admitted) = admitted {
+                    if let Some(connection) = head.extensions.get::<Arc<Connection>>() {
+                        connection.admit();
+                    }
                     head.extensions.insert(admitted);
                 }
                 Box::pin(self.inner.call(Request::from_parts(head, body)))

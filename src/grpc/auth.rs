@@ -131,6 +131,11 @@ impl Clients {
         }
     }
 
+    /// The number of configured clients.
+    pub fn count(&self) -> usize {
+        self.known.len()
+    }
+
     /// The client whose credentials stand in the head of a request.
     pub fn authenticate(&self, head: &Parts) -> Result<Caller, AuthError> {
         let client = match &self.everybody {
@@ -203,6 +208,20 @@ impl Client {
             accounts: (!every_account).then(|| config.accounts.iter().cloned().collect()),
             is_everybody: false,
         }
+    }
+}
+
+#[cfg(test)]
+impl Caller {
+    /// A client without rights.
+    pub(super) fn nobody(name: &str) -> Self {
+        Self(Arc::new(Client {
+            name: name.to_owned(),
+            token_sha256: [0; 32],
+            allow: BTreeSet::new(),
+            accounts: None,
+            is_everybody: false,
+        }))
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Rpc {
     pub shape: Shape,
     /// The bound of one request message.
     pub messages: Messages,
+    /// Whether its answer is a page of up to some 2 MiB.
+    pub is_page: bool,
     /// Whether it changes something. The audit log has a line for each such request.
     pub changes: bool,
 }
@@ -82,6 +84,15 @@ impl Messages {
             Large => max_request_bytes,
         }
     }
+
+    /// The maximum number of elements of one message: fields at every depth, and numbers of lists.
+    pub fn max_elements(self) -> usize {
+        match self {
+            Small => 4 << 10,
+            Ids => 32 << 10,
+            Large => 256 << 10,
+        }
+    }
 }
 
 impl Rpc {
@@ -92,6 +103,7 @@ impl Rpc {
             account: Named,
             shape: Unary,
             messages: Small,
+            is_page: false,
             changes: false,
         }
     }
@@ -119,6 +131,13 @@ impl Rpc {
         Self { messages, ..self }
     }
 
+    const fn page(self) -> Self {
+        Self {
+            is_page: true,
+            ..self
+        }
+    }
+
     const fn changing(self) -> Self {
         Self {
             changes: true,
@@ -131,9 +150,9 @@ impl Rpc {
 #[rustfmt::skip]
 pub const RPCS: &[Rpc] = &[
     Rpc::of("/yeta.v1.CallService/GetCall", &[Calls]),
-    Rpc::of("/yeta.v1.CallService/ListCalls", &[Calls]).messages(Ids),
+    Rpc::of("/yeta.v1.CallService/ListCalls", &[Calls]).messages(Ids).page(),
     Rpc::of("/yeta.v1.CallService/WatchCalls", &[Calls]).messages(Ids).streaming(ServerStreaming),
-    Rpc::of("/yeta.v1.CallService/ListOverdue", &[Calls]).messages(Ids),
+    Rpc::of("/yeta.v1.CallService/ListOverdue", &[Calls]).messages(Ids).page(),
 
     Rpc::of("/yeta.v1.ConfigService/QueryConfig", &[Config]).one_account(),
 
@@ -145,12 +164,12 @@ pub const RPCS: &[Rpc] = &[
     Rpc::of("/yeta.v1.OutboundService/DeleteTask", &[Outbound]).one_account().changing(),
     Rpc::of("/yeta.v1.OutboundService/QueryTasks", &[Outbound]).one_account(),
     Rpc::of("/yeta.v1.OutboundService/SubmitRows", &[Outbound]).one_account().messages(Large).streaming(BidiStreaming).changing(),
-    Rpc::of("/yeta.v1.OutboundService/GetSubmission", &[Outbound]).one_account(),
-    Rpc::of("/yeta.v1.OutboundService/ListSubmissions", &[Outbound]).one_account(),
+    Rpc::of("/yeta.v1.OutboundService/GetSubmission", &[Outbound]).one_account().page(),
+    Rpc::of("/yeta.v1.OutboundService/ListSubmissions", &[Outbound]).one_account().page(),
     Rpc::of("/yeta.v1.OutboundService/SettleSubmission", &[Admin]).one_account().changing(),
 
     Rpc::of("/yeta.v1.PushService/SubscribePushes", &[Subscribe]).messages(Ids).streaming(ServerStreaming),
-    Rpc::of("/yeta.v1.PushService/ListPushes", &[Subscribe]).messages(Ids),
+    Rpc::of("/yeta.v1.PushService/ListPushes", &[Subscribe]).messages(Ids).page(),
     Rpc::of("/yeta.v1.PushService/AckPushes", &[Subscribe]).messages(Ids).changing(),
     Rpc::of("/yeta.v1.PushService/NackPushes", &[Subscribe]).messages(Ids).changing(),
     Rpc::of("/yeta.v1.PushService/ExtendAckDeadline", &[Subscribe]).messages(Ids).changing(),
@@ -161,11 +180,11 @@ pub const RPCS: &[Rpc] = &[
 
     Rpc::of("/yeta.v1.SubscriptionService/CreateSubscription", &[Subscribe]).messages(Ids).changing(),
     Rpc::of("/yeta.v1.SubscriptionService/GetSubscription", &[Subscribe]),
-    Rpc::of("/yeta.v1.SubscriptionService/ListSubscriptions", &[Subscribe]),
+    Rpc::of("/yeta.v1.SubscriptionService/ListSubscriptions", &[Subscribe]).page(),
     Rpc::of("/yeta.v1.SubscriptionService/UpdateSubscription", &[Subscribe]).messages(Ids).changing(),
     Rpc::of("/yeta.v1.SubscriptionService/DeleteSubscription", &[Subscribe]).changing(),
     Rpc::of("/yeta.v1.SubscriptionService/SeekSubscription", &[Subscribe]).changing(),
-    Rpc::of("/yeta.v1.SubscriptionService/ListDeadLetters", &[Subscribe]),
+    Rpc::of("/yeta.v1.SubscriptionService/ListDeadLetters", &[Subscribe]).page(),
     Rpc::of("/yeta.v1.SubscriptionService/RedriveDeadLetters", &[Subscribe]).messages(Ids).changing(),
 
     Rpc::of("/yeta.v1.VoiceService/DownloadVoice", &[Voice]).streaming(ServerStreaming),
