@@ -12,6 +12,7 @@ mod calls;
 mod codes;
 mod conformance;
 mod crash;
+mod deploy;
 mod dialog_context;
 mod disk;
 mod durable;
