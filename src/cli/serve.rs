@@ -25,7 +25,7 @@ pub struct ServeArgs {
 /// Runs it.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     if args.print_default_config {
-        return print::out(DEFAULT_FILE.trim_end());
+        return print::lines(DEFAULT_FILE.trim_end());
     }
     let config = match check::load(args.config.as_deref()) {
         Ok(config) => config,

@@ -35,5 +35,6 @@ mod submit_command;
 mod subscription_crash;
 mod subscriptions;
 mod support;
+mod terminal;
 mod token;
 mod voice;
