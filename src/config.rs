@@ -283,6 +283,7 @@ mod tests {
             ("voice.retry_after", "'0s'", "0s is shorter than 100ms"),
             ("voice.stall_timeout", "'0s'", "0s is shorter than 1s"),
             ("voice.max_concurrent", "0", "0 is not between 1 and 64"),
+            ("voice.max_bytes", "1000", "1000 is not between 65536 and"),
             (
                 "dialog_context.timeout",
                 "'9ms'",

@@ -103,6 +103,7 @@ pub(super) fn voice_server_options(config: &Config) -> ServerOptions {
         base_url: config.platform.voice_base_url.to_string(),
         connect_timeout: config.platform.connect_timeout,
         stall_timeout: config.voice.stall_timeout,
+        max_bytes: config.voice.max_bytes,
     }
 }
 

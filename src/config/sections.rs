@@ -151,6 +151,8 @@ pub struct Voice {
     pub max_concurrent: usize,
     /// How long the voice server may send nothing.
     pub stall_timeout: Duration,
+    /// Maximum number of bytes of one recording.
+    pub max_bytes: u64,
     /// `[voice.s3]`
     pub s3: S3,
 }
@@ -437,6 +439,7 @@ impl Voice {
             retry_after: section.duration("retry_after", Duration::from_secs(10), TENTH),
             max_concurrent: section.number("max_concurrent", 4, 1..=64),
             stall_timeout: section.duration("stall_timeout", Duration::from_secs(15), SECOND),
+            max_bytes: section.number("max_bytes", 512 << 20, LEAST_BYTES as u64..=1 << 40),
             s3: section.section("s3", S3::read),
         };
         if voice.archive.is_empty() {
