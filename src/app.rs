@@ -83,6 +83,7 @@ pub async fn run(
 ) -> Result<(), AppError> {
     let mut registry = Registry::with_prefix("yeta_gateway");
     let metrics = Metrics::register(&mut registry);
+    metrics::register_openness(&mut registry, config.clients.is_empty());
     listeners.announce();
     settings::warn_of(&config);
 

@@ -21,6 +21,7 @@ mod fake;
 mod fault_matrix;
 mod kindness;
 mod lossless;
+mod open;
 mod panics;
 mod platform;
 mod pushes;
