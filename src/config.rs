@@ -338,6 +338,14 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_key_is_long_and_no_fault_shows_it() {
+        let with = |key: &str| parse(&format!("[store]\nhash_key = '{key}'"));
+        assert!(with(&"k".repeat(32)).is_ok());
+        let expected = "store.hash_key: shorter than 32 characters";
+        assert_eq!(with(&"k".repeat(31)).unwrap_err(), [expected]);
+    }
+
+    #[test]
     fn no_fault_shows_a_secret() {
         let text =
             format!("{ACCOUNT}app_key_file = '/none'\n[[accounts]]\npush_secret = 'a b&c'\n");

@@ -63,7 +63,7 @@ impl Parts {
             log.clone(),
             log.clone(),
             platform.clone(),
-            submissions_options(config),
+            submissions_options(config, store.hash_key.clone()),
             metrics.submissions,
         );
         let submissions = Arc::new(submissions.await?);

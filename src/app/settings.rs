@@ -11,6 +11,7 @@ use crate::backfill;
 use crate::calls::AssemblerOptions;
 use crate::config::Config;
 use crate::edge::EdgeConfig;
+use crate::hash_key::HashKey;
 use crate::platform::{DownloadConfig, PlatformConfig};
 use crate::reconciliation;
 use crate::relay::watch::Limits;
@@ -49,7 +50,7 @@ pub(super) fn platform_config(config: &Config) -> PlatformConfig {
     }
 }
 
-pub(super) fn submissions_options(config: &Config) -> submissions::Options {
+pub(super) fn submissions_options(config: &Config, hash_key: HashKey) -> submissions::Options {
     let submissions = &config.submissions;
     submissions::Options {
         keep: submissions.keep,
@@ -64,6 +65,7 @@ pub(super) fn submissions_options(config: &Config) -> submissions::Options {
             idle_timeout: submissions.idle_timeout,
         },
         evidence_window: submissions.evidence_window,
+        hash_key,
         clients: config.clients.iter().map(|it| it.name.clone()).collect(),
         accounts: account_names(config),
         clock: Arc::new(SystemTime::now),

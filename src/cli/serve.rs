@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio::signal::unix::{SignalKind, signal};
 use yeta_gateway::app::{self, Listeners};
 use yeta_gateway::config::{Config, DEFAULT_FILE};
@@ -35,6 +37,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         }
     };
     logging::init(&config.log)?;
+    // What the gateway writes is for its own user alone: it holds phone numbers and dialogs.
+    umask(Mode::RWXG | Mode::RWXO);
     super::run(serve(config)).map(drop)
 }
 

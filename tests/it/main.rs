@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod assembly;
+mod at_rest;
 mod backfill;
 mod bridge;
 mod broken_log;
