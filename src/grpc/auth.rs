@@ -1,6 +1,6 @@
 //! Who may call what, for which account.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use http::HeaderMap;
 use http::request::Parts;
@@ -131,6 +131,17 @@ impl Clients {
         }
     }
 
+    /// Takes the permission `admin` from everybody where other machines can connect.
+    #[must_use]
+    pub fn listening_on(mut self, address: SocketAddr) -> Self {
+        if let Some(everybody) = self.everybody.as_mut().and_then(Arc::get_mut)
+            && !address.ip().is_loopback()
+        {
+            everybody.allow.remove(&Permission::Admin);
+        }
+        self
+    }
+
     /// The client whose credentials stand in the head of a request.
     pub fn authenticate(&self, head: &Parts) -> Result<Caller, AuthError> {
         let client = match &self.everybody {
@@ -246,6 +257,23 @@ mod tests {
             clients.named_account(&caller, &asked.headers),
             Err(AuthError::AccountNotFound("other".into()))
         );
+    }
+
+    #[test]
+    fn without_clients_only_callers_on_this_machine_are_administrators() {
+        let may = |address: &str, group| {
+            let clients = Clients::new(&[], vec!["first".into()]);
+            let clients = clients.listening_on(address.parse().unwrap());
+            let caller = clients.authenticate(&head(&[])).unwrap();
+            caller.require(&[group]).is_ok()
+        };
+        for address in ["127.0.0.1:50051", "127.9.9.9:1", "[::1]:50051"] {
+            assert!(may(address, Permission::Admin), "{address}");
+        }
+        for address in ["0.0.0.0:50051", "10.0.0.7:50051", "[::]:50051"] {
+            assert!(!may(address, Permission::Admin), "{address}");
+            assert!(may(address, Permission::Outbound), "{address}");
+        }
     }
 
     #[test]
