@@ -20,6 +20,7 @@ pub mod grpc;
 pub mod http_server;
 pub mod lenient;
 pub mod logging;
+pub mod mask;
 pub mod panics;
 pub mod platform;
 pub mod proto;
