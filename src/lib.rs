@@ -11,6 +11,7 @@
 pub mod account;
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod backfill;
 pub mod calls;
 pub mod config;

@@ -18,12 +18,12 @@ pub enum AuthError {
     #[error("no client has these credentials; send `authorization: Bearer <token>`")]
     Unauthenticated,
     /// The client may not call this.
-    #[error("client {client:?} is not allowed {group:?}")]
+    #[error("client {client:?} lacks the right {right:?}")]
     RpcForbidden {
         /// The client's name.
         client: String,
         /// What it would have to be allowed.
-        group: &'static str,
+        right: &'static str,
     },
     /// No such account is configured.
     #[error("no account named {0:?} is configured")]
@@ -51,7 +51,7 @@ pub struct Clients {
 #[derive(Debug)]
 struct Client {
     name: String,
-    token_sha256: [u8; 32],
+    token_sha256: Vec<[u8; 32]>,
     allow: BTreeSet<Permission>,
     /// `None`: every account.
     accounts: Option<BTreeSet<String>>,
@@ -105,7 +105,7 @@ impl Clients {
         let everybody = clients.is_empty().then(|| {
             Arc::new(Client {
                 name: "everybody".to_owned(),
-                token_sha256: [0; 32],
+                token_sha256: Vec::new(),
                 allow: Permission::ALL.into(),
                 accounts: None,
                 is_everybody: true,
@@ -134,7 +134,7 @@ impl Clients {
         if !client.allow.contains(&group) {
             return Err(AuthError::RpcForbidden {
                 client: client.name.clone(),
-                group: group.name(),
+                right: group.name(),
             });
         }
         Ok(Caller(Arc::clone(client)))
@@ -186,9 +186,11 @@ impl Clients {
         let mut found = Choice::from(0);
         let mut position = 0;
         for (index, client) in (0_u32..).zip(&self.known) {
-            let same = client.token_sha256.ct_eq(&hash);
-            position.conditional_assign(&index, same);
-            found |= same;
+            for known in &client.token_sha256 {
+                let same = known.ct_eq(&hash);
+                position.conditional_assign(&index, same);
+                found |= same;
+            }
         }
         let found = bool::from(found);
         found.then(|| self.known.get(position as usize)).flatten()
@@ -200,7 +202,7 @@ impl Client {
         let every_account = config.accounts.iter().any(|name| name == "*");
         Self {
             name: config.name.clone(),
-            token_sha256: config.token_sha256,
+            token_sha256: config.token_sha256.clone(),
             allow: config.allow.iter().copied().collect(),
             accounts: (!every_account).then(|| config.accounts.iter().cloned().collect()),
             is_everybody: false,
@@ -215,9 +217,10 @@ mod tests {
     fn client(name: &str, allow: &[Permission], accounts: &[&str]) -> config::Client {
         config::Client {
             name: name.to_owned(),
-            token_sha256: Sha256::digest(format!("{name}-token")).into(),
+            token_sha256: vec![Sha256::digest(format!("{name}-token")).into()],
             allow: allow.to_vec(),
             accounts: accounts.iter().map(|&account| account.to_owned()).collect(),
+            ..config::Client::default()
         }
     }
 
@@ -282,7 +285,7 @@ mod tests {
         assert!(matches!(
             clients.authorize(&bi, Permission::Outbound),
             Err(AuthError::RpcForbidden {
-                group: "outbound",
+                right: "outbound",
                 ..
             })
         ));

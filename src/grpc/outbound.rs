@@ -232,7 +232,7 @@ fn whose<'a>(caller: &Caller, named: &'a str) -> Result<Option<&'a str>, Status>
     if named != caller.scope() && !caller.may(Permission::Admin) {
         return Err(AuthError::RpcForbidden {
             client: caller.name().to_owned(),
-            group: Permission::Admin.name(),
+            right: Permission::Admin.name(),
         }
         .into());
     }

@@ -9,7 +9,7 @@ use prost_types::Timestamp;
 use tonic::{Code as Grpc, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{auth::AuthError, validate::Violations};
+use super::{auth::AuthError, quota::Exceeded, validate::Violations};
 use crate::{
     backfill::BackfillError,
     calls::CallsError,
@@ -149,6 +149,9 @@ impl From<PlatformError> for Status {
         let answer = match error {
             PlatformError::UnknownAccount(name) => {
                 return AuthError::AccountNotFound(name).into();
+            }
+            PlatformError::AccountDisabled(account) => {
+                Answer::new(Grpc::FailedPrecondition, "ACCOUNT_DISABLED").with("account", &account)
             }
             PlatformError::Refused {
                 code,
@@ -348,8 +351,8 @@ impl From<AuthError> for Status {
         let text = error.to_string();
         let answer = match error {
             AuthError::Unauthenticated => Answer::new(Grpc::Unauthenticated, "UNAUTHENTICATED"),
-            AuthError::RpcForbidden { group, .. } => {
-                Answer::new(Grpc::PermissionDenied, "RPC_FORBIDDEN").with("group", group)
+            AuthError::RpcForbidden { right, .. } => {
+                Answer::new(Grpc::PermissionDenied, "RPC_FORBIDDEN").with("group", right)
             }
             AuthError::AccountNotFound(account) => {
                 Answer::new(Grpc::NotFound, "ACCOUNT_NOT_FOUND").with("account", &account)
@@ -359,6 +362,15 @@ impl From<AuthError> for Status {
             }
         };
         answer.into_status(text)
+    }
+}
+
+impl From<Exceeded> for Status {
+    fn from(error: Exceeded) -> Self {
+        Answer::new(Grpc::ResourceExhausted, "OVERLOADED")
+            .with("bound", error.bound)
+            .retry(error.retry_after)
+            .into_status(error.to_string())
     }
 }
 
