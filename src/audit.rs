@@ -138,7 +138,7 @@ impl Entry {
 }
 
 /// The machine-readable reason of an error.
-fn reason(status: &tonic::Status) -> String {
+pub fn reason(status: &tonic::Status) -> String {
     let info = tonic_types::StatusExt::get_details_error_info(status);
     info.map(|info| info.reason).unwrap_or_default()
 }

@@ -2,23 +2,28 @@
 
 mod rows;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 
 use super::{
-    auth::{AuthError, Caller, Clients},
+    admission::admitted,
+    auth::Caller,
     deadline,
     door::{Door, LogEnd},
     status,
     validate::{self, Validate},
 };
 use crate::{
+    audit::Details,
     calls::turbo_note,
     config::Permission,
-    platform::{Platform, masked},
+    platform::Platform,
     proto::{
         CallOutRequest, CallOutResponse, CreateTaskRequest, CreateTaskResponse, DeleteTaskRequest,
         DeleteTaskResponse, GetSubmissionRequest, InsertTaskDataRequest, InsertTaskDataResponse,
@@ -29,7 +34,7 @@ use crate::{
         settle_submission_request::{Outcome as Settled, Which},
     },
     store::Notes,
-    submissions::{self, Query, Submissions, SubmissionsError, Submit},
+    submissions::{self, Query, Submissions, Submit},
 };
 
 /// The service's implementation.
@@ -50,12 +55,11 @@ const NOTE_TIMEOUT: Duration = Duration::from_secs(1);
 pub fn outbound_service(
     platform: Arc<Platform>,
     submissions: Arc<Submissions>,
-    clients: Arc<Clients>,
     log_end: LogEnd,
     notes: Arc<dyn Notes>,
     drain: CancellationToken,
 ) -> OutboundServiceServer<Outbound> {
-    let door = Door { platform, clients };
+    let door = Door { platform };
     let outbound = Outbound {
         door,
         submissions,
@@ -88,11 +92,11 @@ impl OutboundService for Outbound {
         &self,
         request: Request<CreateTaskRequest>,
     ) -> Result<Response<CreateTaskResponse>, Status> {
-        let account = self.door.account(&request, Permission::Outbound)?;
+        let account = admitted(&request)?.account()?.to_owned();
         let is_turbo = request.get_ref().trubo_mode == Some(true);
         let reply: CreateTaskResponse = self.submit(request).await?;
         if is_turbo {
-            self.note_turbo(account, &reply.task_id).await;
+            self.note_turbo(&account, &reply.task_id).await;
         }
         Ok(Response::new(reply))
     }
@@ -114,7 +118,7 @@ impl OutboundService for Outbound {
         request: Request<StartTaskRequest>,
     ) -> Result<Response<StartTaskResponse>, Status> {
         let push_cursor = (self.log_end)();
-        self.door.pass(request, Permission::Outbound).await?;
+        self.door.pass(request).await?;
         Ok(Response::new(StartTaskResponse { push_cursor }))
     }
 
@@ -122,7 +126,7 @@ impl OutboundService for Outbound {
         &self,
         request: Request<PauseTaskRequest>,
     ) -> Result<Response<PauseTaskResponse>, Status> {
-        let reply = self.door.pass(request, Permission::Outbound).await?;
+        let reply = self.door.pass(request).await?;
         Ok(Response::new(reply))
     }
 
@@ -130,7 +134,7 @@ impl OutboundService for Outbound {
         &self,
         request: Request<DeleteTaskRequest>,
     ) -> Result<Response<DeleteTaskResponse>, Status> {
-        let reply = self.door.pass(request, Permission::Outbound).await?;
+        let reply = self.door.pass(request).await?;
         Ok(Response::new(reply))
     }
 
@@ -138,7 +142,7 @@ impl OutboundService for Outbound {
         &self,
         request: Request<QueryTasksRequest>,
     ) -> Result<Response<QueryTasksResponse>, Status> {
-        let reply = self.door.pass(request, Permission::Outbound).await?;
+        let reply = self.door.pass(request).await?;
         Ok(Response::new(reply))
     }
 
@@ -148,25 +152,30 @@ impl OutboundService for Outbound {
         &self,
         request: Request<Streaming<SubmitRowsRequest>>,
     ) -> Result<Response<rows::Answers>, Status> {
-        let (caller, account) = self.door.caller(&request, Permission::Outbound)?;
-        let caller = submitter(&caller, account);
+        let admitted = admitted(&request)?.clone();
+        let caller = submitter(&admitted.caller, admitted.account()?);
+        let details = Details::of(&request);
         let mut rows = request.into_inner();
         let header = rows::header(&mut rows, &self.drain).await?;
+        details.upload_id(&header.upload_id);
         validate::check(&header)?;
+        let count = rows::Count::new(&admitted.caller, details);
         let drain = self.drain.clone();
         let session = self.submissions.upload(caller, header, drain).await?;
-        Ok(Response::new(rows::answers(session, rows)))
+        Ok(Response::new(rows::answers(session, rows, count)))
     }
 
     async fn get_submission(
         &self,
         request: Request<GetSubmissionRequest>,
     ) -> Result<Response<Submission>, Status> {
-        let (caller, account) = self.door.caller(&request, Permission::Outbound)?;
+        let admitted = admitted(&request)?;
+        let (caller, account) = (&admitted.caller, admitted.account()?);
         let wanted = request.get_ref();
+        Details::of(&request).request_id(&wanted.request_id);
         validate::check(wanted)?;
-        let client = whose(&caller, &wanted.client)?.unwrap_or(caller.scope());
-        let of = submitter(&caller, account).of(client);
+        let client = whose(caller, &wanted.client)?.unwrap_or(caller.scope());
+        let of = submitter(caller, account).of(client);
         let mut found = self.submissions.get(of, &wanted.request_id).await?;
         if found.is_none() && wanted.client.is_empty() && caller.may(Permission::Admin) {
             let any = self.submissions.get_any(account, &wanted.request_id);
@@ -180,20 +189,21 @@ impl OutboundService for Outbound {
         &self,
         request: Request<SettleSubmissionRequest>,
     ) -> Result<Response<Submission>, Status> {
-        let (caller, account) = self.door.caller(&request, Permission::Admin)?;
+        let admitted = admitted(&request)?;
+        let (caller, account) = (&admitted.caller, admitted.account()?);
         let settle = request.get_ref();
         validate::check(settle)?;
+        audit_settlement(&Details::of(&request), settle);
         let settled = self.submissions.settle(account, caller.scope(), settle);
-        let settled = settled.await;
-        audit_settlement(&caller, account, settle, settled.as_ref().err());
-        Ok(Response::new(settled?))
+        Ok(Response::new(settled.await?))
     }
 
     async fn list_submissions(
         &self,
         request: Request<ListSubmissionsRequest>,
     ) -> Result<Response<ListSubmissionsResponse>, Status> {
-        let (caller, account) = self.door.caller(&request, Permission::Outbound)?;
+        let admitted = admitted(&request)?;
+        let (caller, account) = (&admitted.caller, admitted.account()?);
         let wanted = request.get_ref();
         validate::check(wanted)?;
         let page_size = match usize::try_from(wanted.page_size) {
@@ -203,7 +213,7 @@ impl OutboundService for Outbound {
         let own = (!caller.may(Permission::Admin)).then_some(caller.scope());
         let query = Query {
             account,
-            client: whose(&caller, &wanted.client)?.or(own),
+            client: whose(caller, &wanted.client)?.or(own),
             state: wanted.state(),
             page_token: &wanted.page_token,
             page_size,
@@ -229,54 +239,43 @@ fn whose<'a>(caller: &Caller, named: &'a str) -> Result<Option<&'a str>, Status>
     if named.is_empty() {
         return Ok(None);
     }
-    if named != caller.scope() && !caller.may(Permission::Admin) {
-        return Err(AuthError::RpcForbidden {
-            client: caller.name().to_owned(),
-            right: Permission::Admin.name(),
-        }
-        .into());
+    if named != caller.scope() {
+        caller.require(&[Permission::Admin])?;
     }
     Ok(Some(named))
 }
 
-/// Writes who has settled what to the audit log.
-fn audit_settlement(
-    caller: &Caller,
-    account: &str,
-    settle: &SettleSubmissionRequest,
-    error: Option<&SubmissionsError>,
-) {
-    let (request_id, upload_id) = match &settle.which {
-        Some(Which::RequestId(id)) => (id.as_str(), ""),
-        Some(Which::UploadRow(row)) => ("", row.upload_id.as_str()),
-        None => ("", ""),
+/// Notes what a person settles, and how they know, for the audit log.
+fn audit_settlement(details: &Details, settle: &SettleSubmissionRequest) {
+    match &settle.which {
+        Some(Which::RequestId(id)) => details.request_id(id),
+        Some(Which::UploadRow(row)) => details.upload_id(&row.upload_id),
+        None => details,
     };
-    let settled = match &settle.outcome {
+    let outcome = match &settle.outcome {
         Some(Settled::Accepted(_)) => "accepted",
         Some(Settled::NotSent(_)) | None => "not_sent",
     };
-    tracing::info!(
-        target: "audit",
-        client = caller.name(),
-        rpc = "SettleSubmission",
-        account,
-        request_id,
-        upload_id,
-        settled,
-        outcome = if error.is_some() { "refused" } else { "done" },
-        reason = masked(&settle.reason),
-        "submission settled by hand"
-    );
+    details.settled(outcome, &settle.reason);
 }
 
 impl Outbound {
     /// Does what is asked for; under a request id, once for all who ask.
     async fn submit<S: Submit + Validate>(&self, request: Request<S>) -> Result<S::Reply, Status> {
         let deadline = deadline::of(request.metadata());
-        let (caller, account) = self.door.caller(&request, Permission::Outbound)?;
+        let admitted = admitted(&request)?;
         let submit = request.get_ref();
         validate::check(submit)?;
-        let caller = submitter(&caller, account);
+        let details = Details::of(&request);
+        details.request_id(submit.request_id());
+        details.object(&submit.named().task_id).rows(submit.rows());
+        let bound = admitted.caller.bounds().max_rows_per_day;
+        let rows = u64::try_from(submit.rows()).unwrap_or(u64::MAX);
+        admitted
+            .caller
+            .usage()
+            .rows(bound, rows, SystemTime::now())?;
+        let caller = submitter(&admitted.caller, admitted.account()?);
         let submitted = self.submissions.submit(caller, submit, deadline);
         Ok(submitted.await?)
     }

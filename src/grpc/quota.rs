@@ -90,6 +90,14 @@ impl Usage {
         Ok(())
     }
 
+    /// Takes back a counted row for which nothing was sent.
+    pub fn give_back_row(&self) {
+        let mut day = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(day) = day.as_mut() {
+            day.rows = day.rows.saturating_sub(1);
+        }
+    }
+
     /// Counts a stream until the permit is dropped; 0: no bound.
     pub fn stream(self: &Arc<Self>, bound: usize) -> Result<StreamPermit, Exceeded> {
         let open = self.streams.fetch_add(1, Ordering::Relaxed);

@@ -350,7 +350,16 @@ impl From<AuthError> for Status {
     fn from(error: AuthError) -> Self {
         let text = error.to_string();
         let answer = match error {
-            AuthError::Unauthenticated => Answer::new(Grpc::Unauthenticated, "UNAUTHENTICATED"),
+            AuthError::Unauthenticated | AuthError::Revoked => {
+                Answer::new(Grpc::Unauthenticated, "UNAUTHENTICATED")
+            }
+            AuthError::ClientDisabled { .. } => {
+                Answer::new(Grpc::PermissionDenied, "CLIENT_DISABLED")
+            }
+            AuthError::SubscriptionForbidden { subscription, .. } => {
+                Answer::new(Grpc::PermissionDenied, "SUBSCRIPTION_FORBIDDEN")
+                    .with("subscription", &subscription)
+            }
             AuthError::RpcForbidden { right, .. } => {
                 Answer::new(Grpc::PermissionDenied, "RPC_FORBIDDEN").with("group", right)
             }
@@ -503,6 +512,19 @@ pub(super) fn voice_not_pushed(call: &Call) -> Status {
         .into_status(format!(
             "no recording of the call {call_uuid:?} has been pushed"
         ))
+}
+
+/// The status of an address that no push to the caller's accounts has announced.
+pub(super) fn voice_not_announced() -> Status {
+    Answer::new(Grpc::NotFound, "VOICE_NOT_PUSHED")
+        .into_status("no push to an account of this client has announced a recording at this url")
+}
+
+/// The status of a subscription's name that another client's subscription has.
+pub(super) fn name_taken(name: &str) -> Status {
+    Answer::new(Grpc::PermissionDenied, "SUBSCRIPTION_FORBIDDEN")
+        .with("subscription", name)
+        .into_status(format!("this client may not use the name {name:?}"))
 }
 
 /// The status of an address in a request that is not one of the voice server's.

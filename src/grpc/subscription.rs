@@ -10,11 +10,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 use tracing::field::debug;
 
-use super::access::{Access, Intent, is_reserved, may_see};
+use super::access::{Access, Intent, admit, admit_to, is_reserved, may_see};
+use super::admission::Admitted;
 use super::auth::Clients;
 use super::push::{event, page_size};
-use super::start;
 use super::validate::{Validate, Violations};
+use super::{start, status};
+use crate::config::Permission;
 use crate::proto::subscription_service_server::{SubscriptionService, SubscriptionServiceServer};
 use crate::proto::{
     CreateSubscriptionRequest, DeadLetter, DeleteSubscriptionRequest, DeleteSubscriptionResponse,
@@ -61,19 +63,25 @@ impl SubscriptionService for Service {
         request: Request<CreateSubscriptionRequest>,
     ) -> Result<Response<Subscription>, Status> {
         let name = name_of(request.get_ref().subscription.as_ref());
-        let caller = self.0.admit_to(&request, name, Intent::Own)?;
-        let (metadata, _, request) = request.into_parts();
+        let admitted = admit_to(&request, name, Intent::Own)?;
+        let caller = &admitted.caller;
+        let request = request.into_inner();
         let subscription = request.subscription.unwrap_or_default();
         let name = subscription.name.clone();
         let asked = spec::change(subscription, &[]).apply(&Spec::default());
         let spec = Spec {
-            filter: self.0.held(&caller, &metadata, asked.filter)?,
+            filter: self.0.held(&admitted, asked.filter)?,
             ..asked
         };
         let start = start::of_stream(request.start);
         let after = relay::resolve(&self.0.log, &start).await;
         let after = after.map_err(|error| self.0.status(&error))?;
         let created = self.0.subscriptions.create(&name, spec, after).await;
+        if let Err(SubscriptionError::AlreadyExists(_)) = created
+            && self.0.info(caller, &name).await.is_err()
+        {
+            return Err(status::name_taken(&name));
+        }
         created.map_err(|error| self.refused(error))?;
         let (client, subscription) = (caller.name(), &name);
         tracing::info!(
@@ -82,7 +90,7 @@ impl SubscriptionService for Service {
             ?start,
             "a subscription has been created"
         );
-        let info = self.0.info(&caller, &name).await?;
+        let info = self.0.info(caller, &name).await?;
         Ok(Response::new(self.answer(info, LOOK_AT).await?))
     }
 
@@ -91,7 +99,7 @@ impl SubscriptionService for Service {
         request: Request<GetSubscriptionRequest>,
     ) -> Result<Response<Subscription>, Status> {
         let name = &request.get_ref().name;
-        let caller = self.0.admit_to(&request, name, Intent::Look)?;
+        let caller = admit_to(&request, name, Intent::Look)?.caller;
         let info = self.0.info(&caller, name).await?;
         Ok(Response::new(self.answer(info, LOOK_AT).await?))
     }
@@ -100,7 +108,7 @@ impl SubscriptionService for Service {
         &self,
         request: Request<ListSubscriptionsRequest>,
     ) -> Result<Response<ListSubscriptionsResponse>, Status> {
-        let caller = self.0.admit(&request)?;
+        let admitted = admit(&request)?;
         let request = request.into_inner();
         let size = page_size(request.page_size);
         let mut after = read_token(&request.page_token).unwrap_or_default();
@@ -113,7 +121,7 @@ impl SubscriptionService for Service {
             let is_last = infos.len() < limit;
             for info in infos {
                 after.clone_from(&info.name);
-                if may_see(&caller, &info.spec.filter).is_err() {
+                if !shows(&admitted, &info) {
                     continue;
                 }
                 if subscriptions.len() == size {
@@ -139,9 +147,10 @@ impl SubscriptionService for Service {
         request: Request<UpdateSubscriptionRequest>,
     ) -> Result<Response<Subscription>, Status> {
         let name = name_of(request.get_ref().subscription.as_ref());
-        let caller = self.0.admit_to(&request, name, Intent::Manage)?;
-        self.0.info(&caller, name).await?;
-        let (metadata, _, request) = request.into_parts();
+        let admitted = admit_to(&request, name, Intent::Manage)?;
+        let caller = &admitted.caller;
+        self.0.info(caller, name).await?;
+        let request = request.into_inner();
         let subscription = request.subscription.unwrap_or_default();
         let name = subscription.name.clone();
         let mask = request.update_mask.unwrap_or_default().paths;
@@ -159,7 +168,7 @@ impl SubscriptionService for Service {
             return Err(violations.into());
         }
         if let Some(filter) = change.filter {
-            change.filter = Some(self.0.held(&caller, &metadata, filter)?);
+            change.filter = Some(self.0.held(&admitted, filter)?);
         }
         // Of a filter only that it changes: the callers' own ids in it may be phone numbers.
         let filter = change.filter.as_ref().map(|_| "another");
@@ -186,7 +195,7 @@ impl SubscriptionService for Service {
         request: Request<DeleteSubscriptionRequest>,
     ) -> Result<Response<DeleteSubscriptionResponse>, Status> {
         let name = &request.get_ref().name;
-        let caller = self.0.admit_to(&request, name, Intent::Own)?;
+        let caller = admit_to(&request, name, Intent::Own)?.caller;
         self.0.check(&caller, name).await?;
         let deleted = self.0.subscriptions.delete(name).await;
         deleted.map_err(|error| self.refused(error))?;
@@ -200,7 +209,7 @@ impl SubscriptionService for Service {
         request: Request<SeekSubscriptionRequest>,
     ) -> Result<Response<SeekSubscriptionResponse>, Status> {
         let name = &request.get_ref().name;
-        let caller = self.0.admit_to(&request, name, Intent::Manage)?;
+        let caller = admit_to(&request, name, Intent::Manage)?.caller;
         self.0.check(&caller, name).await?;
         let SeekSubscriptionRequest { name, start } = request.into_inner();
         let start = start::of_stream(start);
@@ -225,7 +234,7 @@ impl SubscriptionService for Service {
         request: Request<ListDeadLettersRequest>,
     ) -> Result<Response<ListDeadLettersResponse>, Status> {
         let name = &request.get_ref().subscription;
-        let caller = self.0.admit_to(&request, name, Intent::Look)?;
+        let caller = admit_to(&request, name, Intent::Look)?.caller;
         self.0.check(&caller, name).await?;
         let request = request.into_inner();
         let after = match request.page_token.as_str() {
@@ -259,7 +268,7 @@ impl SubscriptionService for Service {
         request: Request<RedriveDeadLettersRequest>,
     ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
         let name = &request.get_ref().subscription;
-        let caller = self.0.admit_to(&request, name, Intent::Manage)?;
+        let caller = admit_to(&request, name, Intent::Manage)?.caller;
         self.0.check(&caller, name).await?;
         let ids = &request.get_ref().event_ids;
         let ids: Vec<_> = ids.iter().filter_map(|id| EventId::parse(id)).collect();
@@ -291,6 +300,18 @@ impl Service {
     fn refused(&self, error: SubscriptionError) -> Status {
         self.0.status(&error.into())
     }
+}
+
+/// Whether a list shows a subscription: its name and all that it takes are the caller's, and it
+/// takes events of the account that the request names.
+fn shows(admitted: &Admitted, info: &Info) -> bool {
+    let (caller, filter) = (&admitted.caller, &info.spec.filter);
+    let is_of_named = admitted.named().is_none_or(|named| {
+        filter.accounts.is_empty() || filter.accounts.iter().any(|account| account == named)
+    });
+    let is_named_so =
+        caller.may_name(&info.name) || is_reserved(&info.name) && caller.may(Permission::Admin);
+    is_of_named && is_named_so && may_see(caller, filter).is_ok()
 }
 
 fn name_of(subscription: Option<&Subscription>) -> &str {
