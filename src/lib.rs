@@ -11,6 +11,7 @@
 pub mod account;
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod backfill;
 pub mod calls;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod hash_key;
 pub mod http_server;
 pub mod lenient;
 pub mod logging;
+pub mod mask;
 pub mod panics;
 pub mod platform;
 pub mod proto;

@@ -62,6 +62,7 @@ mod tests {
                 app_secret: Secret::inline("secret"),
                 push_secret: Secret::inline(secret),
                 allow_push_from: networks.iter().map(|n| n.parse().unwrap()).collect(),
+                enabled: true,
             })
         };
         vec![
