@@ -19,6 +19,7 @@ pub mod edge;
 pub mod grpc;
 pub mod http_server;
 pub mod lenient;
+mod log_limit;
 pub mod logging;
 pub mod panics;
 pub mod platform;

@@ -22,6 +22,7 @@ mod kindness;
 mod lossless;
 mod panics;
 mod platform;
+mod push_limits;
 mod pushes;
 mod reconciliation;
 mod relay;
