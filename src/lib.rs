@@ -17,6 +17,7 @@ pub mod config;
 mod database;
 pub mod edge;
 pub mod grpc;
+pub mod hash_key;
 pub mod http_server;
 pub mod lenient;
 mod log_limit;

@@ -63,7 +63,7 @@ impl Parts {
             log.clone(),
             log.clone(),
             platform.clone(),
-            submissions_options(config),
+            submissions_options(config, store.hash_key.clone()),
             metrics.submissions,
         );
         let submissions = Arc::new(submissions.await?);
@@ -99,7 +99,10 @@ impl Parts {
         let archive = archive.transpose()?.map(Arc::new);
         let archivist = archivist(config, store, &voices, archive.as_ref(), metrics.voice).await?;
         let grpc = GrpcServer {
-            clients: Arc::new(Clients::new(&config.clients, account_names(config))),
+            clients: Arc::new(
+                Clients::new(&config.clients, account_names(config))
+                    .listening_on(config.grpc.listen),
+            ),
             platform: platform.clone(),
             submissions: submissions.clone(),
             log: log.clone(),

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
+use super::admission::{Admitted, admitted};
 use super::auth::{AuthError, Caller, Clients};
 use super::status;
 use super::validate::{self, Validate, Violations};
@@ -34,35 +34,6 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Lets in whoever may read pushes, with a request that is valid.
-    pub(super) fn admit<R: Validate>(&self, request: &Request<R>) -> Result<Caller, Status> {
-        let metadata = request.metadata();
-        let caller = self.clients.authorize(metadata, Permission::Subscribe)?;
-        validate::check(request.get_ref())?;
-        Ok(caller)
-    }
-
-    /// Lets in whoever may do this with subscriptions of such a name, with a request that is valid.
-    pub(super) fn admit_to<R: Validate>(
-        &self,
-        request: &Request<R>,
-        name: &str,
-        intent: Intent,
-    ) -> Result<Caller, Status> {
-        let caller = self.admit(request)?;
-        if is_reserved(name) {
-            match intent {
-                Intent::Look => {}
-                Intent::Manage => {
-                    let metadata = request.metadata();
-                    self.clients.authorize(metadata, Permission::Admin)?;
-                }
-                Intent::Own => return Err(status::name_reserved(name)),
-            }
-        }
-        Ok(caller)
-    }
-
     /// The subscription of this name, if the caller may see all that it takes.
     pub(super) async fn info(&self, caller: &Caller, name: &str) -> Result<Info, Status> {
         let info = self.subscriptions.get(name).await;
@@ -84,34 +55,29 @@ impl Access {
     /// refused, instead of a stream that stays empty for a reason nobody sees.
     pub(super) fn visible(
         &self,
-        caller: &Caller,
-        metadata: &MetadataMap,
+        admitted: &Admitted,
         filter: Option<&PushFilter>,
     ) -> Result<Option<Vec<String>>, Status> {
         for account in filter.iter().flat_map(|filter| &filter.accounts) {
-            self.clients.check(caller, account)?;
+            self.clients.check(&admitted.caller, account)?;
         }
-        if let Some(account) = self.clients.named_account(caller, metadata)? {
-            return Ok(Some(vec![account.to_owned()]));
-        }
-        Ok(caller.accounts())
+        Ok(admitted.visible().map(Vec::from_iter))
     }
 
     /// The filter that a subscription of the caller's gets: within what the caller may see, which
     /// is written into it, as others will take its events later.
     pub(super) fn held(
         &self,
-        caller: &Caller,
-        metadata: &MetadataMap,
+        admitted: &Admitted,
         mut wanted: PushFilter,
     ) -> Result<PushFilter, Status> {
-        let Some(visible) = self.visible(caller, metadata, Some(&wanted))? else {
+        let Some(visible) = self.visible(admitted, Some(&wanted))? else {
             return Ok(wanted);
         };
         if wanted.accounts.is_empty() {
             wanted.accounts = visible;
             // A filter that names none would take all.
-            return may_see(caller, &wanted).map(|()| wanted);
+            return may_see(&admitted.caller, &wanted).map(|()| wanted);
         }
         wanted.accounts.retain(|account| visible.contains(account));
         if wanted.accounts.is_empty() {
@@ -125,6 +91,30 @@ impl Access {
     pub(super) fn status(&self, error: &RelayError) -> Status {
         status::of_relay(error, |position| self.log.cursor(position))
     }
+}
+
+/// Who sends a request that is valid.
+pub(super) fn admit<R: Validate>(request: &Request<R>) -> Result<Admitted, Status> {
+    let admitted = admitted(request)?;
+    validate::check(request.get_ref())?;
+    Ok(admitted.clone())
+}
+
+/// Who sends a valid request that does this with subscriptions of such a name.
+pub(super) fn admit_to<R: Validate>(
+    request: &Request<R>,
+    name: &str,
+    intent: Intent,
+) -> Result<Admitted, Status> {
+    let admitted = admit(request)?;
+    if is_reserved(name) {
+        match intent {
+            Intent::Look => {}
+            Intent::Manage => admitted.caller.require(&[Permission::Admin])?,
+            Intent::Own => return Err(status::name_reserved(name)),
+        }
+    }
+    Ok(admitted)
 }
 
 /// Whether a name is one of the gateway's own.

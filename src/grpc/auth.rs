@@ -1,14 +1,15 @@
 //! Who may call what, for which account.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
+use http::HeaderMap;
+use http::request::Parts;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
-use tonic::metadata::MetadataMap;
 
 use crate::config::{self, Permission};
 
-/// The metadata key that chooses the account.
+/// The header that chooses the account.
 const ACCOUNT_KEY: &str = "yeta-account";
 
 /// Why a call is not let in.
@@ -83,6 +84,17 @@ impl Caller {
         self.0.allow.contains(&group)
     }
 
+    /// Refuses a client that has none of these rights.
+    pub fn require(&self, rights: &[Permission]) -> Result<(), AuthError> {
+        if rights.iter().any(|right| self.may(*right)) {
+            return Ok(());
+        }
+        Err(AuthError::RpcForbidden {
+            client: self.name().to_owned(),
+            group: rights.first().map_or("", |right| right.name()),
+        })
+    }
+
     /// Whether the client may use and see this account.
     pub fn may_use(&self, account: &str) -> bool {
         match &self.0.accounts {
@@ -119,43 +131,40 @@ impl Clients {
         }
     }
 
-    /// Tells who calls, and that it may call RPCs of `group`.
-    pub fn authorize(
-        &self,
-        metadata: &MetadataMap,
-        group: Permission,
-    ) -> Result<Caller, AuthError> {
-        let client = match &self.everybody {
-            Some(everybody) => everybody,
-            None => self
-                .authenticate(metadata)
-                .ok_or(AuthError::Unauthenticated)?,
-        };
-        if !client.allow.contains(&group) {
-            return Err(AuthError::RpcForbidden {
-                client: client.name.clone(),
-                group: group.name(),
-            });
+    /// Takes the permission `admin` from everybody where other machines can connect.
+    #[must_use]
+    pub fn listening_on(mut self, address: SocketAddr) -> Self {
+        if let Some(everybody) = self.everybody.as_mut().and_then(Arc::get_mut)
+            && !address.ip().is_loopback()
+        {
+            everybody.allow.remove(&Permission::Admin);
         }
+        self
+    }
+
+    /// The client whose credentials stand in the head of a request.
+    pub fn authenticate(&self, head: &Parts) -> Result<Caller, AuthError> {
+        let client = match &self.everybody {
+            Some(everybody) => Some(everybody),
+            None => self.of_token(&head.headers),
+        };
+        let client = client.ok_or(AuthError::Unauthenticated)?;
         Ok(Caller(Arc::clone(client)))
     }
 
-    /// The account that the call is for: the one it names, or the default.
-    pub fn account(&self, caller: &Caller, metadata: &MetadataMap) -> Result<&str, AuthError> {
-        if let Some(named) = self.named_account(caller, metadata)? {
-            return Ok(named);
-        }
+    /// The default account, if the caller may use it.
+    pub fn default_account(&self, caller: &Caller) -> Result<&str, AuthError> {
         let default = self.accounts.first().map_or("", String::as_str);
         self.check(caller, default)
     }
 
-    /// The account that the call names, if it names one.
+    /// The account that a request names, if it names one.
     pub fn named_account(
         &self,
         caller: &Caller,
-        metadata: &MetadataMap,
+        headers: &HeaderMap,
     ) -> Result<Option<&str>, AuthError> {
-        let Some(value) = metadata.get(ACCOUNT_KEY).filter(|value| !value.is_empty()) else {
+        let Some(value) = headers.get(ACCOUNT_KEY).filter(|value| !value.is_empty()) else {
             return Ok(None);
         };
         let name = String::from_utf8_lossy(value.as_bytes());
@@ -176,8 +185,8 @@ impl Clients {
 
     /// The client whose token this is. Hashes are compared in constant time, and
     /// with every client's, so that the time tells nothing of them.
-    fn authenticate(&self, metadata: &MetadataMap) -> Option<&Arc<Client>> {
-        let header = metadata.get("authorization")?.to_str().ok()?;
+    fn of_token(&self, headers: &HeaderMap) -> Option<&Arc<Client>> {
+        let header = headers.get("authorization")?.to_str().ok()?;
         let (scheme, token) = header.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;
@@ -229,30 +238,46 @@ mod tests {
         Clients::new(&configs, vec!["first".into(), "second".into()])
     }
 
-    fn metadata(pairs: &[(&'static str, &str)]) -> MetadataMap {
-        let mut metadata = MetadataMap::new();
-        for (key, value) in pairs {
-            metadata.insert(*key, value.parse().unwrap());
+    fn head(pairs: &[(&'static str, &str)]) -> Parts {
+        let mut head = http::Request::new(()).into_parts().0;
+        for (name, value) in pairs {
+            head.headers.insert(*name, value.parse().unwrap());
         }
-        metadata
+        head
     }
 
     #[test]
     fn without_clients_everybody_may_do_everything() {
         let clients = Clients::new(&[], vec!["first".into()]);
-        let caller = clients
-            .authorize(&metadata(&[]), Permission::Admin)
-            .unwrap();
-        assert_eq!(clients.account(&caller, &metadata(&[])), Ok("first"));
-        let asked = metadata(&[("yeta-account", "other")]);
+        let caller = clients.authenticate(&head(&[])).unwrap();
+        assert_eq!(caller.require(&[Permission::Admin]), Ok(()));
+        assert_eq!(clients.default_account(&caller), Ok("first"));
+        let asked = head(&[("yeta-account", "other")]);
         assert_eq!(
-            clients.account(&caller, &asked),
+            clients.named_account(&caller, &asked.headers),
             Err(AuthError::AccountNotFound("other".into()))
         );
     }
 
     #[test]
-    fn a_client_is_told_by_its_token_alone() {
+    fn without_clients_only_callers_on_this_machine_are_administrators() {
+        let may = |address: &str, group| {
+            let clients = Clients::new(&[], vec!["first".into()]);
+            let clients = clients.listening_on(address.parse().unwrap());
+            let caller = clients.authenticate(&head(&[])).unwrap();
+            caller.require(&[group]).is_ok()
+        };
+        for address in ["127.0.0.1:50051", "127.9.9.9:1", "[::1]:50051"] {
+            assert!(may(address, Permission::Admin), "{address}");
+        }
+        for address in ["0.0.0.0:50051", "10.0.0.7:50051", "[::]:50051"] {
+            assert!(!may(address, Permission::Admin), "{address}");
+            assert!(may(address, Permission::Outbound), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_recognized_by_its_token_alone() {
         let clients = clients();
         for (header, expected) in [
             (Some("Bearer crm-token"), true),
@@ -264,8 +289,7 @@ mod tests {
             (None, false),
         ] {
             let pairs = header.map(|header| ("authorization", header));
-            let known = clients.authorize(&metadata(pairs.as_slice()), Permission::Outbound);
-            match known {
+            match clients.authenticate(&head(pairs.as_slice())) {
                 Ok(caller) => assert!(expected && caller.name() == "crm", "{header:?}"),
                 Err(error) => {
                     assert!(!expected, "{header:?}");
@@ -278,21 +302,26 @@ mod tests {
     #[test]
     fn a_client_calls_what_it_is_allowed_for_its_own_accounts() {
         let clients = clients();
-        let bi = metadata(&[("authorization", "Bearer bi-token")]);
+        let bi = head(&[("authorization", "Bearer bi-token")]);
+        let caller = clients.authenticate(&bi).unwrap();
         assert!(matches!(
-            clients.authorize(&bi, Permission::Outbound),
+            caller.require(&[Permission::Outbound, Permission::Admin]),
             Err(AuthError::RpcForbidden {
                 group: "outbound",
                 ..
             })
         ));
-        let caller = clients.authorize(&bi, Permission::Subscribe).unwrap();
+        let any = caller.require(&[Permission::Admin, Permission::Subscribe]);
+        assert_eq!(any, Ok(()));
         assert!(matches!(
-            clients.account(&caller, &bi),
+            clients.default_account(&caller),
             Err(AuthError::AccountForbidden { .. })
         ));
-        let second = metadata(&[("yeta-account", "second")]);
-        assert_eq!(clients.account(&caller, &second), Ok("second"));
+        let second = head(&[("yeta-account", "second")]);
+        assert_eq!(
+            clients.named_account(&caller, &second.headers),
+            Ok(Some("second"))
+        );
         assert!(caller.may_use("second") && !caller.may_use("first"));
     }
 }

@@ -11,12 +11,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::auth::Clients;
+use super::admission::admitted;
 use super::validate::{self, Validate, Violations};
 use super::{deadline, status};
 use crate::backfill::file::FileError;
 use crate::backfill::{Backfill, BackfillError, Progress, Run, Turn, days};
-use crate::config::Permission;
 use crate::proto::{
     BackfillFileRequest, BackfillFileResponse, BackfillPushesRequest, BackfillPushesResponse,
     ListFailedPushFilesRequest, ListFailedPushFilesResponse,
@@ -34,16 +33,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// What the platform lists for a day.
 pub(super) async fn list(
     backfill: &Backfill,
-    clients: &Clients,
     request: Request<ListFailedPushFilesRequest>,
 ) -> Result<Response<ListFailedPushFilesResponse>, Status> {
     let deadline = deadline::of(request.metadata());
-    let metadata = request.metadata();
-    // Those who read pushes may know which are missing; who brings them back must know, too.
-    let caller = clients
-        .authorize(metadata, Permission::Admin)
-        .or_else(|_| clients.authorize(metadata, Permission::Subscribe))?;
-    let account = clients.account(&caller, metadata)?;
+    let account = admitted(&request)?.account()?;
     validate::check(request.get_ref())?;
     let listed = backfill.list(account, request.get_ref(), deadline).await?;
     Ok(Response::new(listed))
@@ -67,16 +60,15 @@ async fn turn(
 /// Fetches the files of some days.
 pub(super) async fn days(
     backfill: &Backfill,
-    clients: &Clients,
     drain: CancellationToken,
     request: Request<BackfillPushesRequest>,
 ) -> Result<Response<Added>, Status> {
     let deadline = deadline::of(request.metadata());
-    let caller = clients.authorize(request.metadata(), Permission::Admin)?;
-    let account = clients.account(&caller, request.metadata())?;
+    let admitted = admitted(&request)?;
+    let account = admitted.account()?;
     let days = chosen(request.get_ref(), &days::kept(backfill.now()))?;
     let turn = turn(backfill, account, deadline, &drain).await?;
-    let (client, first, last) = (caller.name(), days.first(), days.last());
+    let (client, first, last) = (admitted.caller.name(), days.first(), days.last());
     tracing::info!(client, account, ?first, ?last, "a backfill was asked for");
     let run = backfill.days(turn, days);
     Ok(Response::new(told(run, drain, of_days)))
@@ -85,15 +77,14 @@ pub(super) async fn days(
 /// Takes a file in, and reads it.
 pub(super) async fn file(
     backfill: &Backfill,
-    clients: &Clients,
     drain: CancellationToken,
     request: Request<Streaming<BackfillFileRequest>>,
 ) -> Result<Response<FileAdded>, Status> {
     let deadline = deadline::of(request.metadata());
-    let caller = clients.authorize(request.metadata(), Permission::Admin)?;
-    let account = clients.account(&caller, request.metadata())?;
+    let admitted = admitted(&request)?.clone();
+    let account = admitted.account()?;
     let turn = turn(backfill, account, deadline, &drain).await?;
-    let client = caller.name();
+    let client = admitted.caller.name();
     tracing::info!(client, account, "a backfill from a file was asked for");
     let mut spool = backfill.spool().await?;
     let most = backfill.limits().file_bytes;

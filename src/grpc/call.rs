@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 
 use self::watch::Watch;
-use super::auth::{Caller, Clients};
+use super::admission::admitted;
+use super::auth::Caller;
 use super::push::page_size;
 use super::start::system_time;
 use super::validate::{self, Validate, Violations};
-use super::{deadline, status, visible};
+use super::{deadline, status};
 use crate::calls::{CallQuery, Calls};
-use crate::config::Permission;
 use crate::proto::call_service_server::{CallService, CallServiceServer};
 use crate::proto::{
     Call, CallOutcome, CallState, GetCallRequest, GetCallResponse, ListCallsRequest,
@@ -34,7 +34,6 @@ pub struct CallFront {
     calls: Arc<Calls>,
     reconciliation: Arc<Reconciliation>,
     log: Arc<dyn PushLog>,
-    clients: Arc<Clients>,
     drain: CancellationToken,
     metrics: RelayMetrics,
 }
@@ -44,7 +43,6 @@ pub fn call_service(
     calls: Arc<Calls>,
     reconciliation: Arc<Reconciliation>,
     log: Arc<dyn PushLog>,
-    clients: Arc<Clients>,
     drain: CancellationToken,
     metrics: RelayMetrics,
 ) -> CallServiceServer<CallFront> {
@@ -52,7 +50,6 @@ pub fn call_service(
         calls,
         reconciliation,
         log,
-        clients,
         drain,
         metrics,
     })
@@ -77,7 +74,7 @@ impl CallService for CallFront {
         &self,
         request: Request<GetCallRequest>,
     ) -> Result<Response<GetCallResponse>, Status> {
-        let (_, accounts) = self.admit(&request)?;
+        let (_, accounts) = admit(&request)?;
         let call_uuid = request.into_inner().call_uuid;
         let end = *self.log.end().borrow();
         let mut call = self.calls.get(accounts.as_ref(), &call_uuid).await?;
@@ -101,7 +98,7 @@ impl CallService for CallFront {
         &self,
         request: Request<ListCallsRequest>,
     ) -> Result<Response<ListCallsResponse>, Status> {
-        let (_, accounts) = self.admit(&request)?;
+        let (_, accounts) = admit(&request)?;
         let page = self
             .calls
             .list(query(request.into_inner(), accounts))
@@ -117,7 +114,7 @@ impl CallService for CallFront {
         &self,
         request: Request<WatchCallsRequest>,
     ) -> Result<Response<Watched>, Status> {
-        let (caller, accounts) = self.admit(&request)?;
+        let (caller, accounts) = admit(&request)?;
         let deadline = deadline::of(request.metadata());
         let request = request.into_inner();
         let has_cursor = !request.push_cursor.is_empty();
@@ -156,7 +153,7 @@ impl CallService for CallFront {
         &self,
         request: Request<ListOverdueRequest>,
     ) -> Result<Response<ListOverdueResponse>, Status> {
-        let (_, accounts) = self.admit(&request)?;
+        let (_, accounts) = admit(&request)?;
         let request = request.into_inner();
         let query = OverdueQuery {
             accounts,
@@ -179,18 +176,11 @@ impl CallService for CallFront {
     }
 }
 
-impl CallFront {
-    /// Lets a caller in whose request is valid, with the accounts that it is held to; `None`: all.
-    fn admit<R: Validate>(
-        &self,
-        request: &Request<R>,
-    ) -> Result<(Caller, Option<BTreeSet<String>>), Status> {
-        let metadata = request.metadata();
-        let caller = self.clients.authorize(metadata, Permission::Calls)?;
-        let accounts = visible(&self.clients, &caller, metadata)?;
-        validate::check(request.get_ref())?;
-        Ok((caller, accounts))
-    }
+/// The caller of a valid request, with the accounts that it is shown; `None`: all.
+fn admit<R: Validate>(request: &Request<R>) -> Result<(Caller, Option<BTreeSet<String>>), Status> {
+    let admitted = admitted(request)?;
+    validate::check(request.get_ref())?;
+    Ok((admitted.caller.clone(), admitted.visible()))
 }
 
 /// Which events bring the calls of these rows.

@@ -1,7 +1,5 @@
 //! Counts every gRPC request, by method and outcome.
 
-use std::collections::HashSet;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -14,21 +12,19 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use prost::Message;
-use prost_types::FileDescriptorSet;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use crate::proto::FILE_DESCRIPTOR_SET;
+use super::rpc;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MethodLabels {
-    method: Arc<str>,
+    method: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    method: Arc<str>,
+    method: &'static str,
     /// The gRPC status as a number; 0 is OK.
     code: i32,
 }
@@ -38,9 +34,6 @@ struct RequestLabels {
 pub struct GrpcMetrics {
     requests: Family<RequestLabels, Counter>,
     duration: Family<MethodLabels, Histogram, fn() -> Histogram>,
-    /// The paths of the methods that exist: others are counted together.
-    methods: Arc<HashSet<Arc<str>>>,
-    other: Arc<str>,
 }
 
 impl GrpcMetrics {
@@ -50,8 +43,6 @@ impl GrpcMetrics {
         let metrics = Self {
             requests: Family::default(),
             duration: Family::new_with_constructor(buckets),
-            methods: Arc::new(methods()),
-            other: "other".into(),
         };
         registry.register(
             "grpc_requests",
@@ -65,27 +56,6 @@ impl GrpcMetrics {
         );
         metrics
     }
-
-    fn method(&self, path: &str) -> Arc<str> {
-        self.methods.get(path).unwrap_or(&self.other).clone()
-    }
-}
-
-fn methods() -> HashSet<Arc<str>> {
-    // The descriptors are compiled in; if they did not decode, every method would be "other".
-    let files = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET)
-        .unwrap_or_default()
-        .file;
-    let mut methods = HashSet::new();
-    for file in &files {
-        for service in &file.service {
-            for method in &service.method {
-                let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                methods.insert(path.into());
-            }
-        }
-    }
-    methods
 }
 
 /// Watches requests to their end.
@@ -127,7 +97,8 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let mut watch = Watch {
-            method: self.metrics.method(request.uri().path()),
+            // Unknown methods are counted together.
+            method: rpc::find(request.uri().path()).map_or("other", |rpc| rpc.path),
             started: Instant::now(),
             metrics: self.metrics.clone(),
             code: None,
@@ -151,7 +122,7 @@ where
 
 /// A request under way; counts it when dropped.
 struct Watch {
-    method: Arc<str>,
+    method: &'static str,
     started: Instant,
     metrics: GrpcMetrics,
     code: Option<i32>,
@@ -171,13 +142,11 @@ impl Drop for Watch {
         // Without a status the caller has gone before the end.
         let code = self.code.unwrap_or(tonic::Code::Cancelled as i32);
         let took = self.started.elapsed();
-        tracing::debug!(method = %self.method, code, ?took, "request ended");
-        let method = self.method.clone();
+        let method = self.method;
+        tracing::debug!(method, code, ?took, "request ended");
         self.metrics
             .duration
-            .get_or_create(&MethodLabels {
-                method: method.clone(),
-            })
+            .get_or_create(&MethodLabels { method })
             .observe(took.as_secs_f64());
         self.metrics
             .requests

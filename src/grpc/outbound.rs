@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 
 use super::{
-    auth::{AuthError, Caller, Clients},
+    admission::admitted,
+    auth::Caller,
     deadline,
     door::{Door, LogEnd},
     status,
@@ -50,12 +51,11 @@ const NOTE_TIMEOUT: Duration = Duration::from_secs(1);
 pub fn outbound_service(
     platform: Arc<Platform>,
     submissions: Arc<Submissions>,
-    clients: Arc<Clients>,
     log_end: LogEnd,
     notes: Arc<dyn Notes>,
     drain: CancellationToken,
 ) -> OutboundServiceServer<Outbound> {
-    let door = Door { platform, clients };
+    let door = Door { platform };
     let outbound = Outbound {
         door,
         submissions,
@@ -88,11 +88,11 @@ impl OutboundService for Outbound {
         &self,
         request: Request<CreateTaskRequest>,
     ) -> Result<Response<CreateTaskResponse>, Status> {
-        let account = self.door.account(&request, Permission::Outbound)?;
+        let account = admitted(&request)?.account()?.to_owned();
         let is_turbo = request.get_ref().trubo_mode == Some(true);
         let reply: CreateTaskResponse = self.submit(request).await?;
         if is_turbo {
-            self.note_turbo(account, &reply.task_id).await;
+            self.note_turbo(&account, &reply.task_id).await;
         }
         Ok(Response::new(reply))
     }
@@ -114,7 +114,7 @@ impl OutboundService for Outbound {
         request: Request<StartTaskRequest>,
     ) -> Result<Response<StartTaskResponse>, Status> {
         let push_cursor = (self.log_end)();
-        self.door.pass(request, Permission::Outbound).await?;
+        self.door.pass(request).await?;
         Ok(Response::new(StartTaskResponse { push_cursor }))
     }
 
@@ -122,7 +122,7 @@ impl OutboundService for Outbound {
         &self,
         request: Request<PauseTaskRequest>,
     ) -> Result<Response<PauseTaskResponse>, Status> {
-        let reply = self.door.pass(request, Permission::Outbound).await?;
+        let reply = self.door.pass(request).await?;
         Ok(Response::new(reply))
     }
 
@@ -130,7 +130,7 @@ impl OutboundService for Outbound {
         &self,
         request: Request<DeleteTaskRequest>,
     ) -> Result<Response<DeleteTaskResponse>, Status> {
-        let reply = self.door.pass(request, Permission::Outbound).await?;
+        let reply = self.door.pass(request).await?;
         Ok(Response::new(reply))
     }
 
@@ -138,7 +138,7 @@ impl OutboundService for Outbound {
         &self,
         request: Request<QueryTasksRequest>,
     ) -> Result<Response<QueryTasksResponse>, Status> {
-        let reply = self.door.pass(request, Permission::Outbound).await?;
+        let reply = self.door.pass(request).await?;
         Ok(Response::new(reply))
     }
 
@@ -148,8 +148,8 @@ impl OutboundService for Outbound {
         &self,
         request: Request<Streaming<SubmitRowsRequest>>,
     ) -> Result<Response<rows::Answers>, Status> {
-        let (caller, account) = self.door.caller(&request, Permission::Outbound)?;
-        let caller = submitter(&caller, account);
+        let admitted = admitted(&request)?.clone();
+        let caller = submitter(&admitted.caller, admitted.account()?);
         let mut rows = request.into_inner();
         let header = rows::header(&mut rows, &self.drain).await?;
         validate::check(&header)?;
@@ -162,11 +162,12 @@ impl OutboundService for Outbound {
         &self,
         request: Request<GetSubmissionRequest>,
     ) -> Result<Response<Submission>, Status> {
-        let (caller, account) = self.door.caller(&request, Permission::Outbound)?;
+        let admitted = admitted(&request)?;
+        let (caller, account) = (&admitted.caller, admitted.account()?);
         let wanted = request.get_ref();
         validate::check(wanted)?;
-        let client = whose(&caller, &wanted.client)?.unwrap_or(caller.scope());
-        let of = submitter(&caller, account).of(client);
+        let client = whose(caller, &wanted.client)?.unwrap_or(caller.scope());
+        let of = submitter(caller, account).of(client);
         let mut found = self.submissions.get(of, &wanted.request_id).await?;
         if found.is_none() && wanted.client.is_empty() && caller.may(Permission::Admin) {
             let any = self.submissions.get_any(account, &wanted.request_id);
@@ -180,12 +181,13 @@ impl OutboundService for Outbound {
         &self,
         request: Request<SettleSubmissionRequest>,
     ) -> Result<Response<Submission>, Status> {
-        let (caller, account) = self.door.caller(&request, Permission::Admin)?;
+        let admitted = admitted(&request)?;
+        let (caller, account) = (&admitted.caller, admitted.account()?);
         let settle = request.get_ref();
         validate::check(settle)?;
         let settled = self.submissions.settle(account, caller.scope(), settle);
         let settled = settled.await;
-        audit_settlement(&caller, account, settle, settled.as_ref().err());
+        audit_settlement(caller, account, settle, settled.as_ref().err());
         Ok(Response::new(settled?))
     }
 
@@ -193,7 +195,8 @@ impl OutboundService for Outbound {
         &self,
         request: Request<ListSubmissionsRequest>,
     ) -> Result<Response<ListSubmissionsResponse>, Status> {
-        let (caller, account) = self.door.caller(&request, Permission::Outbound)?;
+        let admitted = admitted(&request)?;
+        let (caller, account) = (&admitted.caller, admitted.account()?);
         let wanted = request.get_ref();
         validate::check(wanted)?;
         let page_size = match usize::try_from(wanted.page_size) {
@@ -203,7 +206,7 @@ impl OutboundService for Outbound {
         let own = (!caller.may(Permission::Admin)).then_some(caller.scope());
         let query = Query {
             account,
-            client: whose(&caller, &wanted.client)?.or(own),
+            client: whose(caller, &wanted.client)?.or(own),
             state: wanted.state(),
             page_token: &wanted.page_token,
             page_size,
@@ -229,12 +232,8 @@ fn whose<'a>(caller: &Caller, named: &'a str) -> Result<Option<&'a str>, Status>
     if named.is_empty() {
         return Ok(None);
     }
-    if named != caller.scope() && !caller.may(Permission::Admin) {
-        return Err(AuthError::RpcForbidden {
-            client: caller.name().to_owned(),
-            group: Permission::Admin.name(),
-        }
-        .into());
+    if named != caller.scope() {
+        caller.require(&[Permission::Admin])?;
     }
     Ok(Some(named))
 }
@@ -273,10 +272,10 @@ impl Outbound {
     /// Does what is asked for; under a request id, once for all who ask.
     async fn submit<S: Submit + Validate>(&self, request: Request<S>) -> Result<S::Reply, Status> {
         let deadline = deadline::of(request.metadata());
-        let (caller, account) = self.door.caller(&request, Permission::Outbound)?;
+        let admitted = admitted(&request)?;
         let submit = request.get_ref();
         validate::check(submit)?;
-        let caller = submitter(&caller, account);
+        let caller = submitter(&admitted.caller, admitted.account()?);
         let submitted = self.submissions.submit(caller, submit, deadline);
         Ok(submitted.await?)
     }

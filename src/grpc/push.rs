@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 
-use super::access::{Access, Intent, may_see};
-use super::auth::{Caller, Clients};
+use super::access::{Access, Intent, admit, admit_to, may_see};
+use super::admission::Admitted;
+use super::auth::Clients;
 use super::backfill::{self, Added, FileAdded};
 use super::frames::{Frames, frames, of_delivery, of_entry};
 use super::start::{self, system_time};
@@ -83,11 +83,12 @@ impl PushService for Pushes {
         request: Request<SubscribePushesRequest>,
     ) -> Result<Response<Frames>, Status> {
         let name = &request.get_ref().subscription;
-        let caller = self.access.admit_to(&request, name, Intent::Own)?;
-        let frames = if name.is_empty() {
-            self.read(&caller, request).await?
+        let admitted = admit_to(&request, name, Intent::Own)?;
+        let request = request.into_inner();
+        let frames = if request.subscription.is_empty() {
+            self.read(&admitted, request).await?
         } else {
-            self.join(&caller, request).await?
+            self.join(&admitted, request).await?
         };
         Ok(Response::new(frames))
     }
@@ -96,10 +97,9 @@ impl PushService for Pushes {
         &self,
         request: Request<ListPushesRequest>,
     ) -> Result<Response<ListPushesResponse>, Status> {
-        let caller = self.access.admit(&request)?;
-        let (metadata, _, request) = request.into_parts();
-        let wanted = request.filter.as_ref();
-        let visible = self.access.visible(&caller, &metadata, wanted)?;
+        let admitted = admit(&request)?;
+        let request = request.into_inner();
+        let visible = self.access.visible(&admitted, request.filter.as_ref())?;
         let start = start::of_page(request.start, request.page_token);
         let after = relay::resolve(&self.access.log, &start).await;
         let query = PageQuery {
@@ -169,7 +169,7 @@ impl PushService for Pushes {
         &self,
         request: Request<ListFailedPushFilesRequest>,
     ) -> Result<Response<ListFailedPushFilesResponse>, Status> {
-        backfill::list(&self.backfill, &self.access.clients, request).await
+        backfill::list(&self.backfill, request).await
     }
 
     type BackfillPushesStream = Added;
@@ -179,7 +179,7 @@ impl PushService for Pushes {
         request: Request<BackfillPushesRequest>,
     ) -> Result<Response<Added>, Status> {
         let drain = self.drain.clone();
-        backfill::days(&self.backfill, &self.access.clients, drain, request).await
+        backfill::days(&self.backfill, drain, request).await
     }
 
     type BackfillFileStream = FileAdded;
@@ -189,7 +189,7 @@ impl PushService for Pushes {
         request: Request<Streaming<BackfillFileRequest>>,
     ) -> Result<Response<FileAdded>, Status> {
         let drain = self.drain.clone();
-        backfill::file(&self.backfill, &self.access.clients, drain, request).await
+        backfill::file(&self.backfill, drain, request).await
     }
 }
 
@@ -197,13 +197,11 @@ impl Pushes {
     /// The stream of an independent reader.
     async fn read(
         &self,
-        caller: &Caller,
-        request: Request<SubscribePushesRequest>,
+        admitted: &Admitted,
+        request: SubscribePushesRequest,
     ) -> Result<Frames, Status> {
         let Access { log, .. } = &self.access;
-        let (metadata, _, request) = request.into_parts();
-        let wanted = request.filter.as_ref();
-        let visible = self.access.visible(caller, &metadata, wanted)?;
+        let visible = self.access.visible(admitted, request.filter.as_ref())?;
         let start = start::of_stream(request.start);
         let position = relay::resolve(log, &start).await;
         let reader = Reader::new(
@@ -213,7 +211,8 @@ impl Pushes {
             self.drain.clone(),
             self.metrics.clone(),
         );
-        tracing::info!(client = caller.name(), ?start, "a subscriber has come");
+        let client = admitted.caller.name();
+        tracing::info!(client, ?start, "a subscriber has come");
         let include_raw = request.include_raw;
         Ok(frames(reader, log.clone(), move |entry| {
             of_entry(entry, include_raw)
@@ -223,21 +222,20 @@ impl Pushes {
     /// The stream of a member.
     async fn join(
         &self,
-        caller: &Caller,
-        request: Request<SubscribePushesRequest>,
+        admitted: &Admitted,
+        request: SubscribePushesRequest,
     ) -> Result<Frames, Status> {
         let Access { log, .. } = &self.access;
-        let (metadata, _, request) = request.into_parts();
-        let member = self.member(caller, &metadata, &request).await?;
+        let member = self.member(admitted, &request).await?;
         let subscriber = Subscriber::new(
             log.clone(),
             member,
-            caller.accounts(),
+            admitted.caller.accounts(),
             self.drain.clone(),
             self.metrics.clone(),
         );
-        let subscription = &request.subscription;
-        tracing::info!(client = caller.name(), subscription, "a member has come");
+        let (client, subscription) = (admitted.caller.name(), &request.subscription);
+        tracing::info!(client, subscription, "a member has come");
         let include_raw = request.include_raw;
         Ok(frames(subscriber, log.clone(), move |delivery| {
             of_delivery(delivery, include_raw)
@@ -247,8 +245,7 @@ impl Pushes {
     /// Joins the subscription, creating it if it is not there.
     async fn member(
         &self,
-        caller: &Caller,
-        metadata: &MetadataMap,
+        admitted: &Admitted,
         request: &SubscribePushesRequest,
     ) -> Result<Box<dyn Member>, Status> {
         let subscriptions = &self.access.subscriptions;
@@ -258,17 +255,17 @@ impl Pushes {
             let info = match subscriptions.get(name).await {
                 Ok(info) => info,
                 Err(SubscriptionError::NotFound(_)) => {
-                    self.create(caller, metadata, request).await?;
+                    self.create(admitted, request).await?;
                     continue;
                 }
                 Err(error) => return Err(self.access.status(&error.into())),
             };
-            may_see(caller, &info.spec.filter)?;
+            may_see(&admitted.caller, &info.spec.filter)?;
             let wanted = request.filter.clone();
-            let held = wanted.map(|wanted| self.access.held(caller, metadata, wanted));
+            let held = wanted.map(|wanted| self.access.held(admitted, wanted));
             if held.is_some_and(|held| held.ok() != Some(info.spec.filter)) {
                 tracing::warn!(
-                    client = caller.name(),
+                    client = admitted.caller.name(),
                     subscription = name,
                     "a member has brought another filter than the subscription has; it is not \
                      looked at"
@@ -284,13 +281,12 @@ impl Pushes {
     /// Creates the subscription, if nobody else does so at the same time.
     async fn create(
         &self,
-        caller: &Caller,
-        metadata: &MetadataMap,
+        admitted: &Admitted,
         request: &SubscribePushesRequest,
     ) -> Result<(), Status> {
         let wanted = request.filter.clone().unwrap_or_default();
         let spec = Spec {
-            filter: self.access.held(caller, metadata, wanted)?,
+            filter: self.access.held(admitted, wanted)?,
             ..Spec::default()
         };
         let start = start::of_stream(request.start.clone());
@@ -300,7 +296,7 @@ impl Pushes {
         match self.access.subscriptions.create(name, spec, after).await {
             Ok(()) => {
                 tracing::info!(
-                    client = caller.name(),
+                    client = admitted.caller.name(),
                     subscription = name,
                     ?start,
                     "a subscription has been created by its first subscriber"
@@ -319,8 +315,8 @@ impl Pushes {
         subscription: impl Fn(&R) -> &str,
     ) -> Result<R, Status> {
         let name = subscription(request.get_ref());
-        let caller = self.access.admit_to(&request, name, Intent::Own)?;
-        self.access.check(&caller, name).await?;
+        let admitted = admit_to(&request, name, Intent::Own)?;
+        self.access.check(&admitted.caller, name).await?;
         Ok(request.into_inner())
     }
 

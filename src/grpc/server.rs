@@ -11,6 +11,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::ServiceBuilder;
 
+use super::admission::AdmissionLayer;
 use super::auth::Clients;
 use super::observe::{GrpcMetrics, ObserveLayer};
 use super::overload::OverloadLayer;
@@ -105,8 +106,8 @@ impl GrpcServer {
         let layers = ServiceBuilder::new()
             // Outermost: whatever comes of a request further in, it is counted.
             .layer(ObserveLayer(self.metrics.clone()))
-            // Innermost: what is refused here costs nothing further in. Deadlines and rights are
-            // looked at by each service, which knows what they mean for it.
+            // A request without credentials, or without the right, takes no permit.
+            .layer(AdmissionLayer::new(self.clients.clone()))
             .layer(OverloadLayer::new(self.max_concurrent_requests));
         // A client that compresses whatever it sends asks these three, too.
         let health = health.accept_compressed(Gzip).accept_compressed(Zstd);
@@ -117,11 +118,10 @@ impl GrpcServer {
         let older_reflection = older_reflection
             .accept_compressed(Gzip)
             .accept_compressed(Zstd);
-        let config = config_service(self.platform.clone(), self.clients.clone());
+        let config = config_service(self.platform.clone());
         let outbound = outbound_service(
             self.platform.clone(),
             self.submissions.clone(),
-            self.clients.clone(),
             self.log_end(),
             self.notes.clone(),
             self.drain.clone(),
@@ -130,7 +130,6 @@ impl GrpcServer {
             self.calls.clone(),
             self.reconciliation.clone(),
             self.log.clone(),
-            self.clients.clone(),
             self.drain.clone(),
             self.relay_metrics.clone(),
         );
@@ -141,7 +140,6 @@ impl GrpcServer {
                 calls: self.calls.clone(),
                 log: self.log.clone(),
             },
-            self.clients.clone(),
             self.drain.clone(),
         );
         let subscriptions = subscription_service(

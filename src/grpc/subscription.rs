@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 use tracing::field::debug;
 
-use super::access::{Access, Intent, is_reserved, may_see};
+use super::access::{Access, Intent, admit, admit_to, is_reserved, may_see};
 use super::auth::Clients;
 use super::push::{event, page_size};
 use super::start;
@@ -61,13 +61,14 @@ impl SubscriptionService for Service {
         request: Request<CreateSubscriptionRequest>,
     ) -> Result<Response<Subscription>, Status> {
         let name = name_of(request.get_ref().subscription.as_ref());
-        let caller = self.0.admit_to(&request, name, Intent::Own)?;
-        let (metadata, _, request) = request.into_parts();
+        let admitted = admit_to(&request, name, Intent::Own)?;
+        let caller = &admitted.caller;
+        let request = request.into_inner();
         let subscription = request.subscription.unwrap_or_default();
         let name = subscription.name.clone();
         let asked = spec::change(subscription, &[]).apply(&Spec::default());
         let spec = Spec {
-            filter: self.0.held(&caller, &metadata, asked.filter)?,
+            filter: self.0.held(&admitted, asked.filter)?,
             ..asked
         };
         let start = start::of_stream(request.start);
@@ -82,7 +83,7 @@ impl SubscriptionService for Service {
             ?start,
             "a subscription has been created"
         );
-        let info = self.0.info(&caller, &name).await?;
+        let info = self.0.info(caller, &name).await?;
         Ok(Response::new(self.answer(info, LOOK_AT).await?))
     }
 
@@ -91,7 +92,7 @@ impl SubscriptionService for Service {
         request: Request<GetSubscriptionRequest>,
     ) -> Result<Response<Subscription>, Status> {
         let name = &request.get_ref().name;
-        let caller = self.0.admit_to(&request, name, Intent::Look)?;
+        let caller = admit_to(&request, name, Intent::Look)?.caller;
         let info = self.0.info(&caller, name).await?;
         Ok(Response::new(self.answer(info, LOOK_AT).await?))
     }
@@ -100,7 +101,7 @@ impl SubscriptionService for Service {
         &self,
         request: Request<ListSubscriptionsRequest>,
     ) -> Result<Response<ListSubscriptionsResponse>, Status> {
-        let caller = self.0.admit(&request)?;
+        let caller = admit(&request)?.caller;
         let request = request.into_inner();
         let size = page_size(request.page_size);
         let mut after = read_token(&request.page_token).unwrap_or_default();
@@ -139,9 +140,10 @@ impl SubscriptionService for Service {
         request: Request<UpdateSubscriptionRequest>,
     ) -> Result<Response<Subscription>, Status> {
         let name = name_of(request.get_ref().subscription.as_ref());
-        let caller = self.0.admit_to(&request, name, Intent::Manage)?;
-        self.0.info(&caller, name).await?;
-        let (metadata, _, request) = request.into_parts();
+        let admitted = admit_to(&request, name, Intent::Manage)?;
+        let caller = &admitted.caller;
+        self.0.info(caller, name).await?;
+        let request = request.into_inner();
         let subscription = request.subscription.unwrap_or_default();
         let name = subscription.name.clone();
         let mask = request.update_mask.unwrap_or_default().paths;
@@ -159,7 +161,7 @@ impl SubscriptionService for Service {
             return Err(violations.into());
         }
         if let Some(filter) = change.filter {
-            change.filter = Some(self.0.held(&caller, &metadata, filter)?);
+            change.filter = Some(self.0.held(&admitted, filter)?);
         }
         // Of a filter only that it changes: the callers' own ids in it may be phone numbers.
         let filter = change.filter.as_ref().map(|_| "another");
@@ -186,7 +188,7 @@ impl SubscriptionService for Service {
         request: Request<DeleteSubscriptionRequest>,
     ) -> Result<Response<DeleteSubscriptionResponse>, Status> {
         let name = &request.get_ref().name;
-        let caller = self.0.admit_to(&request, name, Intent::Own)?;
+        let caller = admit_to(&request, name, Intent::Own)?.caller;
         self.0.check(&caller, name).await?;
         let deleted = self.0.subscriptions.delete(name).await;
         deleted.map_err(|error| self.refused(error))?;
@@ -200,7 +202,7 @@ impl SubscriptionService for Service {
         request: Request<SeekSubscriptionRequest>,
     ) -> Result<Response<SeekSubscriptionResponse>, Status> {
         let name = &request.get_ref().name;
-        let caller = self.0.admit_to(&request, name, Intent::Manage)?;
+        let caller = admit_to(&request, name, Intent::Manage)?.caller;
         self.0.check(&caller, name).await?;
         let SeekSubscriptionRequest { name, start } = request.into_inner();
         let start = start::of_stream(start);
@@ -225,7 +227,7 @@ impl SubscriptionService for Service {
         request: Request<ListDeadLettersRequest>,
     ) -> Result<Response<ListDeadLettersResponse>, Status> {
         let name = &request.get_ref().subscription;
-        let caller = self.0.admit_to(&request, name, Intent::Look)?;
+        let caller = admit_to(&request, name, Intent::Look)?.caller;
         self.0.check(&caller, name).await?;
         let request = request.into_inner();
         let after = match request.page_token.as_str() {
@@ -259,7 +261,7 @@ impl SubscriptionService for Service {
         request: Request<RedriveDeadLettersRequest>,
     ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
         let name = &request.get_ref().subscription;
-        let caller = self.0.admit_to(&request, name, Intent::Manage)?;
+        let caller = admit_to(&request, name, Intent::Manage)?.caller;
         self.0.check(&caller, name).await?;
         let ids = &request.get_ref().event_ids;
         let ids: Vec<_> = ids.iter().filter_map(|id| EventId::parse(id)).collect();

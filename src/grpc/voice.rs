@@ -3,7 +3,6 @@
 mod target;
 
 use std::pin::Pin;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -13,11 +12,10 @@ use tonic::{Request, Response, Status, codec::CompressionEncoding};
 
 use self::target::Target;
 pub use self::target::Targets;
-use super::auth::Clients;
+use super::admission::admitted;
+use super::deadline;
 use super::status::{self, VoiceAt};
 use super::validate::{self, Validate, Violations};
-use super::{deadline, visible};
-use crate::config::Permission;
 use crate::proto::download_voice_request::Source;
 use crate::proto::download_voice_response::Message;
 use crate::proto::voice_service_server::{VoiceService, VoiceServiceServer};
@@ -27,25 +25,16 @@ use crate::voice::{FetchError, Recording};
 /// The service's implementation.
 pub struct VoiceFront {
     targets: Targets,
-    clients: Arc<Clients>,
     drain: CancellationToken,
 }
 
 /// The service, ready to be served. Its streams end when `drain` is cancelled.
-pub fn voice_service(
-    targets: Targets,
-    clients: Arc<Clients>,
-    drain: CancellationToken,
-) -> VoiceServiceServer<VoiceFront> {
-    VoiceServiceServer::new(VoiceFront {
-        targets,
-        clients,
-        drain,
-    })
-    // Nothing is sent compressed: sound hardly gets smaller, and it would take a core for each
-    // reader.
-    .accept_compressed(CompressionEncoding::Gzip)
-    .accept_compressed(CompressionEncoding::Zstd)
+pub fn voice_service(targets: Targets, drain: CancellationToken) -> VoiceServiceServer<VoiceFront> {
+    VoiceServiceServer::new(VoiceFront { targets, drain })
+        // Nothing is sent compressed: sound hardly gets smaller, and it would take a core for each
+        // reader.
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
 }
 
 /// No chunk has more bytes.
@@ -61,11 +50,10 @@ impl VoiceService for VoiceFront {
         &self,
         request: Request<DownloadVoiceRequest>,
     ) -> Result<Response<Chunks>, Status> {
-        let metadata = request.metadata();
-        let caller = self.clients.authorize(metadata, Permission::Voice)?;
-        let accounts = visible(&self.clients, &caller, metadata)?;
+        let admitted = admitted(&request)?;
+        let (client, accounts) = (admitted.caller.name().to_owned(), admitted.visible());
         validate::check(request.get_ref())?;
-        let deadline = deadline::of(metadata);
+        let deadline = deadline::of(request.metadata());
         let request = request.into_inner();
         let offset = u64::try_from(request.offset).unwrap_or_default();
         let bounds = Bounds {
@@ -91,7 +79,7 @@ impl VoiceService for VoiceFront {
         let recording = opened.map_err(|error| status::of_voice(&error, at))?;
         let sending = Sending {
             info: Some(target.info(&recording, request.offset)),
-            client: caller.name().to_owned(),
+            client,
             recording,
             rest: Bytes::new(),
             target,

@@ -16,7 +16,7 @@ use tonic_types::StatusExt;
 use yeta_gateway::{
     account::Account,
     config::Client,
-    grpc::{auth::Clients, config_service, outbound_service},
+    grpc::{admission::AdmissionLayer, auth::Clients, config_service, outbound_service},
     platform::{Platform, PlatformConfig, PlatformMetrics},
     proto::{
         config_service_client::ConfigServiceClient, outbound_service_client::OutboundServiceClient,
@@ -103,11 +103,11 @@ impl Bridge {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let router = Server::builder()
-            .add_service(config_service(Arc::clone(&platform), Arc::clone(&clients)))
+            .layer(AdmissionLayer::new(clients))
+            .add_service(config_service(Arc::clone(&platform)))
             .add_service(outbound_service(
                 Arc::clone(&platform),
                 Arc::new(submissions.unwrap()),
-                clients,
                 Arc::new(|| "end-of-log".to_owned()),
                 Arc::new(Unnoted),
                 CancellationToken::new(),

@@ -17,6 +17,7 @@ use tonic_types::StatusExt;
 use yeta_gateway::account::Account;
 use yeta_gateway::config::{Client, Permission};
 use yeta_gateway::edge::reading::{Received, read};
+use yeta_gateway::grpc::admission::AdmissionLayer;
 use yeta_gateway::grpc::auth::Clients;
 use yeta_gateway::grpc::push_service;
 use yeta_gateway::proto::push_event::Payload;
@@ -346,17 +347,19 @@ impl Clocked {
         };
         let log = Arc::new(EmbeddedLog::open(options).await.unwrap());
         let subscriptions = EmbeddedSubscriptions::open(log.clone(), 1).await.unwrap();
+        let clients = Arc::new(Clients::new(&[], vec!["default".into()]));
         let service = push_service(
             log.clone(),
             Arc::new(subscriptions),
-            Arc::new(Clients::new(&[], vec!["default".into()])),
+            clients.clone(),
             Arc::new(backfill_of_nothing(&log, folder.path()).await),
             CancellationToken::new(),
             RelayMetrics::register(&mut Registry::default()),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = pushes_client(&format!("http://{}", listener.local_addr().unwrap()));
-        let server = Server::builder().add_service(service);
+        let layer = AdmissionLayer::new(clients);
+        let server = Server::builder().layer(layer).add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         Self {
             log,

@@ -1,0 +1,242 @@
+//! Decides from a request's head who calls and whether it may.
+//!
+//! The layer stands outside of everything that reads a message: a request that it refuses costs
+//! no permit, no buffer and no decompression.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use http::request::Parts;
+use http::{Request, Response};
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::auth::{AuthError, Caller, Clients};
+use super::rpc::{self, Access, Account, Rpc};
+
+/// The caller of a request and the account that the request is for.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// The client.
+    pub caller: Caller,
+    /// The account that the request names.
+    named: Option<String>,
+    /// The account of an RPC that works on one account.
+    account: Option<String>,
+}
+
+impl Admitted {
+    /// The account that the request is for.
+    pub(super) fn account(&self) -> Result<&str, Status> {
+        // The RPC's row in the table lacks `one_account`.
+        let missing = || Status::internal("the RPC has no account");
+        self.account.as_deref().ok_or_else(missing)
+    }
+
+    /// The accounts that the caller is shown: the named one, or all of its own; `None`: all.
+    pub(super) fn visible(&self) -> Option<BTreeSet<String>> {
+        match &self.named {
+            Some(account) => Some(BTreeSet::from([account.clone()])),
+            None => self.caller.accounts().map(BTreeSet::from_iter),
+        }
+    }
+}
+
+/// What the layer found in the head of a request.
+pub(super) fn admitted<T>(request: &tonic::Request<T>) -> Result<&Admitted, Status> {
+    let found = request.extensions().get::<Admitted>();
+    found.ok_or_else(|| Status::internal("the request was not admitted"))
+}
+
+/// Lets in the requests of clients that have the right to the RPC and to the account.
+#[derive(Clone)]
+pub struct AdmissionLayer(Arc<Clients>);
+
+impl AdmissionLayer {
+    /// Lets in requests of `clients`.
+    pub fn new(clients: Arc<Clients>) -> Self {
+        Self(clients)
+    }
+}
+
+impl<S> Layer<S> for AdmissionLayer {
+    type Service = Admission<S>;
+
+    fn layer(&self, inner: S) -> Admission<S> {
+        Admission {
+            inner,
+            clients: self.0.clone(),
+        }
+    }
+}
+
+/// See [`AdmissionLayer`].
+#[derive(Clone)]
+pub struct Admission<S> {
+    inner: S,
+    clients: Arc<Clients>,
+}
+
+impl<S> Service<Request<Body>> for Admission<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (mut head, body) = request.into_parts();
+        let admitted = match rpc::find(head.uri.path()) {
+            Some(rpc) => admit(&self.clients, rpc, &head).map_err(Status::from),
+            None => Err(Status::unimplemented("")),
+        };
+        match admitted {
+            Ok((rpc, admitted)) => {
+                head.extensions.insert(rpc);
+                if let Some(admitted) = admitted {
+                    head.extensions.insert(admitted);
+                }
+                Box::pin(self.inner.call(Request::from_parts(head, body)))
+            }
+            Err(status) => Box::pin(async move { Ok(status.into_http()) }),
+        }
+    }
+}
+
+/// Who calls, if the RPC needs to know.
+fn admit(
+    clients: &Clients,
+    rpc: &'static Rpc,
+    head: &Parts,
+) -> Result<(&'static Rpc, Option<Admitted>), AuthError> {
+    let Access::Any(rights) = rpc.access else {
+        return Ok((rpc, None));
+    };
+    let caller = clients.authenticate(head)?;
+    caller.require(rights)?;
+    let named = clients.named_account(&caller, &head.headers)?;
+    let account = match (rpc.account, named) {
+        (Account::One, Some(named)) => Some(named.to_owned()),
+        (Account::One, None) => Some(clients.default_account(&caller)?.to_owned()),
+        (Account::Named, _) => None,
+    };
+    let admitted = Admitted {
+        named: named.map(ToOwned::to_owned),
+        account,
+        caller,
+    };
+    Ok((rpc, Some(admitted)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use sha2::{Digest, Sha256};
+    use tonic::Code;
+
+    use super::*;
+    use crate::config::{self, Permission};
+
+    /// A body that fails the test when it is read.
+    struct Unread;
+
+    impl http_body::Body for Unread {
+        type Data = bytes::Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Infallible>>> {
+            panic!("the body was read");
+        }
+    }
+
+    /// What a request gets: the status that it is refused with, or the caller and its account.
+    async fn answer(
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Option<(String, Option<String>)>, Code> {
+        let client = config::Client {
+            name: "bi".to_owned(),
+            token_sha256: Sha256::digest("bi-token").into(),
+            allow: vec![Permission::Subscribe, Permission::Config],
+            accounts: vec!["second".to_owned()],
+        };
+        let clients = Clients::new(&[client], vec!["first".into(), "second".into()]);
+        let inner = tower::service_fn(async |request: Request<Body>| {
+            let mut response = Response::new(Body::empty());
+            if let Some(admitted) = request.extensions().get::<Admitted>() {
+                response.extensions_mut().insert(admitted.clone());
+            }
+            Ok::<_, Infallible>(response)
+        });
+        let mut service = AdmissionLayer::new(Arc::new(clients)).layer(inner);
+        let mut request = Request::builder().method("POST").uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = service.call(request.body(Body::new(Unread)).unwrap());
+        let response = response.await.unwrap();
+        if let Some(status) = Status::from_header_map(response.headers()) {
+            return Err(status.code());
+        }
+        let admitted = response.extensions().get::<Admitted>();
+        Ok(admitted.map(|it| (it.caller.name().to_owned(), it.account.clone())))
+    }
+
+    #[tokio::test]
+    async fn a_request_is_decided_upon_by_its_head_and_its_body_stays_unread() {
+        const TOKEN: (&str, &str) = ("authorization", "Bearer bi-token");
+        const SECOND: (&str, &str) = ("yeta-account", "second");
+        let list = "/yeta.v1.PushService/ListPushes";
+        let query = "/yeta.v1.ConfigService/QueryConfig";
+        let (bi, second) = ("bi".to_owned(), Some("second".to_owned()));
+        for (path, headers, expected) in [
+            (list, &[][..], Err(Code::Unauthenticated)),
+            (
+                list,
+                &[("authorization", "Bearer x")],
+                Err(Code::Unauthenticated),
+            ),
+            (list, &[TOKEN], Ok(Some((bi.clone(), None)))),
+            (list, &[TOKEN, SECOND], Ok(Some((bi.clone(), None)))),
+            (query, &[TOKEN, SECOND], Ok(Some((bi.clone(), second)))),
+            // The default account is not this client's.
+            (query, &[TOKEN], Err(Code::PermissionDenied)),
+            (
+                list,
+                &[TOKEN, ("yeta-account", "first")],
+                Err(Code::PermissionDenied),
+            ),
+            (
+                list,
+                &[TOKEN, ("yeta-account", "other")],
+                Err(Code::NotFound),
+            ),
+            (
+                "/yeta.v1.OutboundService/CallOut",
+                &[TOKEN],
+                Err(Code::PermissionDenied),
+            ),
+            (
+                "/yeta.v1.PushService/NoSuch",
+                &[TOKEN],
+                Err(Code::Unimplemented),
+            ),
+            ("/grpc.health.v1.Health/Check", &[], Ok(None)),
+        ] {
+            assert_eq!(answer(path, headers).await, expected, "{path} {headers:?}");
+        }
+    }
+}
