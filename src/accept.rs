@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
+
+use crate::log_limit::LogLimit;
 
 /// When no connection can be accepted, for want of file descriptors, others need time to close.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The minimum time between two lines of the log about the same listener.
-const LOG_EVERY: Duration = Duration::from_secs(1);
+pub const LOG_EVERY: Duration = Duration::from_secs(1);
 /// A peer that has vanished is noticed by TCP after some two minutes.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(60))
@@ -20,7 +22,7 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
 pub struct Acceptor {
     name: &'static str,
     listener: TcpListener,
-    failures: Throttle,
+    failures: LogLimit,
 }
 
 impl Acceptor {
@@ -29,7 +31,7 @@ impl Acceptor {
         Self {
             name,
             listener,
-            failures: Throttle::default(),
+            failures: LogLimit::new(LOG_EVERY),
         }
     }
 
@@ -45,55 +47,13 @@ impl Acceptor {
                     return (stream, peer);
                 }
                 Err(error) => {
-                    if let Some(before) = self.failures.strike(Instant::now()) {
+                    if let Some(before) = self.failures.admit() {
                         let listener = self.name;
                         tracing::warn!(listener, %error, before, "a connection was not accepted");
                     }
                     sleep(PAUSE).await;
                 }
             }
-        }
-    }
-}
-
-/// Bounds how often something is logged.
-#[derive(Debug, Default)]
-pub struct Throttle {
-    logged: Option<Instant>,
-    unlogged: u64,
-}
-
-impl Throttle {
-    /// Notes an event; `Some`: log it, with the number of events that were not logged.
-    pub fn strike(&mut self, now: Instant) -> Option<u64> {
-        let is_due = |at: Instant| now.saturating_duration_since(at) >= LOG_EVERY;
-        if self.logged.is_none_or(is_due) {
-            self.logged = Some(now);
-            return Some(std::mem::take(&mut self.unlogged));
-        }
-        self.unlogged += 1;
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_event_a_second_is_logged_with_the_number_of_the_others() {
-        let start = Instant::now();
-        let mut throttle = Throttle::default();
-        for (milliseconds, expected) in [
-            (0, Some(0)),
-            (1, None),
-            (999, None),
-            (1000, Some(2)),
-            (1001, None),
-            (5000, Some(1)),
-        ] {
-            let now = start + Duration::from_millis(milliseconds);
-            assert_eq!(throttle.strike(now), expected, "{milliseconds}");
         }
     }
 }

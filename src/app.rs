@@ -4,6 +4,7 @@ mod descriptors;
 mod listeners;
 mod metrics;
 mod parts;
+mod reload;
 mod settings;
 mod store;
 mod work;
@@ -26,6 +27,7 @@ use crate::admin::{self, Ready};
 use crate::calls;
 use crate::config::Config;
 use crate::grpc::server::ServeError;
+use crate::hash_key::HashKeyError;
 use crate::http_server;
 use crate::platform::{Platform, WireError};
 use crate::provider::EndpointError;
@@ -51,6 +53,9 @@ pub enum AppError {
     /// The log cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The key of the store's hashes cannot be used.
+    #[error(transparent)]
+    HashKey(#[from] HashKeyError),
     /// The calls that were put together cannot be opened.
     #[error(transparent)]
     Calls(#[from] calls::OpenError),
@@ -88,6 +93,7 @@ pub async fn run(
 ) -> Result<(), AppError> {
     let mut registry = Registry::with_prefix("yeta_gateway");
     let metrics = Metrics::register(&mut registry);
+    metrics::register_openness(&mut registry, config.clients.is_empty());
     listeners.announce();
     settings::warn_of(&config);
     descriptors::fit(&mut config);
@@ -101,11 +107,14 @@ pub async fn run(
     // Probes and metrics are answered until the very end.
     let admin = Job::start("admin listener", |stop| {
         let router = admin::router(ready.clone(), Arc::new(registry));
-        http_server::serve(listeners.admin, router, stop.cancelled_owned())
+        let limits = http_server::Limits::small("admin");
+        http_server::serve(listeners.admin, router, limits, stop.cancelled_owned())
     });
     let jobs = start_jobs(&config, &store, parts.jobs);
     let push = parts.edge.router();
-    let push = http_server::serve(listeners.push, push, drain.clone().cancelled_owned());
+    let limits = settings::push_limits(&config);
+    let draining = drain.clone().cancelled_owned();
+    let push = http_server::serve(listeners.push, push, limits, draining);
     let grpc = async {
         let ended = parts.grpc.serve(listeners.grpc).await;
         let is_expected = ended.is_err() || drain.is_cancelled();
@@ -149,6 +158,7 @@ fn start_jobs(config: &Config, store: &Store, parts: JobParts) -> Vec<Job> {
         backfill,
         reconciliation,
         watch,
+        reload,
     } = parts;
     let (log, retention) = (store.log.clone(), config.store.retention);
     let mut jobs = vec![
@@ -156,6 +166,9 @@ fn start_jobs(config: &Config, store: &Store, parts: JobParts) -> Vec<Job> {
         Job::start("subscription watch", |stop| watch.run(stop)),
         Job::start("assembler", |stop| assembler.run(stop)),
     ];
+    if let Some(reload) = reload {
+        jobs.push(Job::start("configuration", |stop| reload.run(stop)));
+    }
     if let Some(archivist) = archivist {
         jobs.push(Job::start("archivist", |stop| archivist.run(stop)));
     }

@@ -1,13 +1,19 @@
 //! What each room is told of the configuration.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use http::Uri;
+use http::uri::Scheme;
 
 use crate::backfill;
 use crate::calls::AssemblerOptions;
 use crate::config::Config;
 use crate::edge::EdgeConfig;
 use crate::grpc::server::Limits;
+use crate::hash_key::HashKey;
+use crate::http_server;
 use crate::memory::{self, Needs};
 use crate::platform::{DownloadConfig, PlatformConfig};
 use crate::reconciliation;
@@ -74,7 +80,7 @@ pub(super) fn platform_config(config: &Config) -> PlatformConfig {
     }
 }
 
-pub(super) fn submissions_options(config: &Config) -> submissions::Options {
+pub(super) fn submissions_options(config: &Config, hash_key: HashKey) -> submissions::Options {
     let submissions = &config.submissions;
     submissions::Options {
         keep: submissions.keep,
@@ -89,6 +95,7 @@ pub(super) fn submissions_options(config: &Config) -> submissions::Options {
             idle_timeout: submissions.idle_timeout,
         },
         evidence_window: submissions.evidence_window,
+        hash_key,
         clients: config.clients.iter().map(|it| it.name.clone()).collect(),
         accounts: account_names(config),
         clock: Arc::new(SystemTime::now),
@@ -100,7 +107,20 @@ pub(super) fn edge_config(config: &Config) -> EdgeConfig {
         max_body_bytes: config.push.max_body_bytes,
         max_buffered_bytes: config.push.max_buffered_bytes,
         append_timeout: config.push.append_timeout,
+        trusted_proxies: config.push.trusted_proxies.clone(),
         voice_base_url: config.platform.voice_base_url.to_string(),
+    }
+}
+
+pub(super) fn push_limits(config: &Config) -> http_server::Limits {
+    let push = &config.push;
+    http_server::Limits {
+        name: "push",
+        max_connections: push.max_connections,
+        // Others can still connect when one address has as many as it may have.
+        max_per_address: push.max_connections.div_ceil(2),
+        proxies: push.trusted_proxies.clone(),
+        header_timeout: push.header_timeout,
     }
 }
 
@@ -132,6 +152,7 @@ pub(super) fn voice_server_options(config: &Config) -> ServerOptions {
         base_url: config.platform.voice_base_url.to_string(),
         connect_timeout: config.platform.connect_timeout,
         stall_timeout: config.voice.stall_timeout,
+        max_bytes: config.voice.max_bytes,
     }
 }
 
@@ -194,7 +215,7 @@ pub(super) fn reconciliation_options(config: &Config) -> reconciliation::Options
     }
 }
 
-/// Says what is good as a configuration, and hardly meant.
+/// Logs what a valid configuration leaves open or unused.
 pub(super) fn warn_of(config: &Config) {
     let needs = Needs::of(config);
     let mib = needs.total() >> 20;
@@ -207,5 +228,55 @@ pub(super) fn warn_of(config: &Config) {
     }
     if config.accounts.is_empty() {
         tracing::warn!("no [[accounts]] are configured: nothing can be called or pushed");
+    }
+    if config.clients.is_empty() {
+        let address = config.grpc.listen;
+        tracing::warn!(
+            %address,
+            "no [[clients]] are configured: everybody who can connect to {address} can place \
+             calls and read phone numbers"
+        );
+    }
+    let platform = &config.platform;
+    for (key, address) in [
+        ("platform.base_url", &platform.base_url),
+        ("platform.push_download_url", &platform.push_download_url),
+    ] {
+        if is_sent_in_the_clear(address) {
+            tracing::warn!(
+                key,
+                %address,
+                "{key} is http: secrets and phone numbers cross the network in the clear"
+            );
+        }
+    }
+}
+
+/// Whether requests to the address leave this machine without TLS.
+fn is_sent_in_the_clear(address: &Uri) -> bool {
+    let host = address.host().unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    let is_local = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
+    address.scheme() == Some(&Scheme::HTTP) && !is_local
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_in_the_clear_beyond_this_machine() {
+        for (address, expected) in [
+            ("http://www.xfyeta.com", true),
+            ("http://10.0.0.7:8900/openapi", true),
+            ("http://localhost.example.com", true),
+            ("https://www.xfyeta.com", false),
+            ("http://localhost:8900", false),
+            ("http://127.0.0.1:8900", false),
+            ("http://[::1]:8900", false),
+        ] {
+            let uri = address.parse().unwrap();
+            assert_eq!(is_sent_in_the_clear(&uri), expected, "{address}");
+        }
     }
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
+use ipnet::IpNet;
 use jiff::civil::Time;
+use secrecy::ExposeSecret as _;
 
 use super::clients::optional_secret;
 use super::reader::{Section, Setting};
@@ -23,6 +25,8 @@ const HOUR: Duration = Duration::from_hours(1);
 /// Bounds of one message: the least holds any usual push, or fifty rows.
 const LEAST_BYTES: usize = 64 << 10;
 const MOST_BYTES: usize = 1 << 30;
+/// The least length of a hash key, in characters.
+const LEAST_HASH_KEY: usize = 32;
 /// The least bound of the log's bytes: a smaller one removes pushes as they come.
 const LEAST_RETENTION_BYTES: u64 = 1 << 20;
 
@@ -68,8 +72,14 @@ pub struct Push {
     pub max_body_bytes: usize,
     /// How many bytes of bodies are held at once; more wait.
     pub max_buffered_bytes: usize,
-    /// How long storing may take before the push is refused with 503.
+    /// How long a push may take from its head to the answer; then it is refused.
     pub append_timeout: Duration,
+    /// The maximum number of connections.
+    pub max_connections: usize,
+    /// How long a client may take to send a request's head.
+    pub header_timeout: Duration,
+    /// The networks of proxies that name the client's address in `X-Forwarded-For`.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// `[admin]`
@@ -106,7 +116,7 @@ pub struct Platform {
 }
 
 /// `[store]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Store {
     /// The folder of the log.
     pub path: PathBuf,
@@ -114,6 +124,8 @@ pub struct Store {
     pub retention: Duration,
     /// How many bytes of pushes are kept at most; 0: no bound.
     pub retention_bytes: u64,
+    /// The key of hashes of phone numbers; `None`: one is made and kept beside the data.
+    pub hash_key: Option<Secret>,
 }
 
 /// `[subscriptions]`
@@ -172,6 +184,8 @@ pub struct Voice {
     pub max_concurrent: usize,
     /// How long the voice server may send nothing.
     pub stall_timeout: Duration,
+    /// Maximum number of bytes of one recording.
+    pub max_bytes: u64,
     /// `[voice.s3]`
     pub s3: S3,
 }
@@ -376,7 +390,10 @@ impl Push {
             listen: section.get("listen", SocketAddr::from(([127, 0, 0, 1], 8080))),
             max_body_bytes: section.number("max_body_bytes", 8 << 20, LEAST_BYTES..=MOST_BYTES),
             max_buffered_bytes: section.get("max_buffered_bytes", 256 << 20),
-            append_timeout: section.duration("append_timeout", Duration::from_millis(2500), TENTH),
+            append_timeout: section.duration("append_timeout", Duration::from_millis(2800), TENTH),
+            max_connections: section.number("max_connections", 4096, 16..=1_000_000),
+            header_timeout: section.duration("header_timeout", Duration::from_secs(5), TENTH),
+            trusted_proxies: section.get("trusted_proxies", Vec::new()),
         };
         if push.max_buffered_bytes < push.max_body_bytes {
             let problem = format!(
@@ -437,7 +454,14 @@ impl Store {
             path: section.get("path", "./data".into()),
             retention: section.duration("retention", Duration::from_hours(7 * 24), MINUTE),
             retention_bytes: section.get("retention_bytes", 0),
+            hash_key: optional_secret(section, "hash_key"),
         };
+        if let Some(Ok(key)) = store.hash_key.as_ref().map(Secret::read)
+            && key.expose_secret().len() < LEAST_HASH_KEY
+        {
+            let problem = format!("shorter than {LEAST_HASH_KEY} characters");
+            section.fault("hash_key", problem);
+        }
         if (1..LEAST_RETENTION_BYTES).contains(&store.retention_bytes) {
             let problem = format!(
                 "{} is neither 0 nor at least {LEAST_RETENTION_BYTES}",
@@ -531,6 +555,7 @@ impl Voice {
             retry_after: section.duration("retry_after", Duration::from_secs(10), TENTH),
             max_concurrent: section.number("max_concurrent", 4, 1..=64),
             stall_timeout: section.duration("stall_timeout", Duration::from_secs(15), SECOND),
+            max_bytes: section.number("max_bytes", 512 << 20, LEAST_BYTES as u64..=1 << 40),
             s3: section.section("s3", S3::read),
         };
         if voice.archive.is_empty() {

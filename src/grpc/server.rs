@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
@@ -21,13 +20,15 @@ use super::connections::Connections;
 use super::observe::{GrpcMetrics, ObserveLayer};
 use super::overload::{Bounds, OverloadLayer};
 use super::receive::{ReceiveBounds, ReceiveLayer};
+use super::supervision::SupervisionLayer;
 use super::{
     LogEnd, Targets, call_service, config_service, outbound_service, push_service,
     subscription_service, voice_service,
 };
-use crate::accept::{Acceptor, Throttle};
+use crate::accept::{Acceptor, LOG_EVERY};
 use crate::backfill::Backfill;
 use crate::calls::Calls;
+use crate::log_limit::LogLimit;
 use crate::platform::Platform;
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::reconciliation::Reconciliation;
@@ -139,6 +140,7 @@ impl GrpcServer {
             .layer(ObserveLayer(self.metrics.clone()))
             // A request without credentials, or without the right, takes no permit.
             .layer(AdmissionLayer::new(self.clients.clone()))
+            .layer(SupervisionLayer)
             .layer(OverloadLayer::new(Bounds {
                 requests: limits.max_concurrent_requests,
                 streams: limits.max_streams,
@@ -156,14 +158,14 @@ impl GrpcServer {
             Connections::new(limits.max_connections, limits.max_connections_per_address);
         let tasks = TaskTracker::new();
         let mut acceptor = Acceptor::new("grpc", listener);
-        let mut refusals = Throttle::default();
+        let refusals = LogLimit::new(LOG_EVERY);
         loop {
             let (stream, peer) = tokio::select! {
                 accepted = acceptor.accept() => accepted,
                 () = drain.cancelled() => break,
             };
             let Some(slot) = connections.open(peer) else {
-                if let Some(before) = refusals.strike(Instant::now()) {
+                if let Some(before) = refusals.admit() {
                     tracing::warn!(%peer, before, "too many connections: one was refused");
                 }
                 continue;

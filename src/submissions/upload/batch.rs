@@ -266,7 +266,12 @@ impl Batch {
         });
         let batch = shared.next_batch();
         let key = Key::of_batch(&shared.account, shared.upload_name(), batch);
-        let changes = rows::intent(shared.upload_name(), batch, rows);
+        let changes = rows::intent(
+            &shared.uploads().ledger.hash_key,
+            shared.upload_name(),
+            batch,
+            rows,
+        );
         let flights = &ledger.index;
         let mut flight = flights.begin(&key, &record, Arc::new(request.clone()), true);
         ledger.intend(&key, &mut record, changes).await?;
@@ -449,7 +454,9 @@ impl Batch {
 /// Whether waiting cannot help.
 fn is_hopeless(error: &PlatformError) -> bool {
     match error {
-        PlatformError::UnknownAccount(_) | PlatformError::CredentialsUnreadable(_) => true,
+        PlatformError::UnknownAccount(_)
+        | PlatformError::AccountDisabled(_)
+        | PlatformError::CredentialsUnreadable(_) => true,
         PlatformError::Refused { code, .. } => !verdict::passes(code),
         PlatformError::TokenRefused { .. }
         | PlatformError::Unreachable { .. }
