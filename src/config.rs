@@ -63,6 +63,9 @@ pub struct Config {
     pub kubernetes: Kubernetes,
     /// What is logged, and how.
     pub log: Log,
+    /// How many bytes of memory the bounds may allow in sum; 0: three quarters of the limit of the
+    /// control group, if there is one.
+    pub memory_budget: u64,
     /// How long calls in flight may take to finish once the gateway is told to stop.
     pub shutdown_grace: Duration,
     /// The file that this was read from, if it was one.
@@ -143,6 +146,7 @@ impl Config {
                 Duration::from_secs(25),
                 Duration::from_secs(1),
             ),
+            memory_budget: root.get("memory_budget", 0),
             clients,
             kubernetes: root.section("auth", |s| s.section("kubernetes", Kubernetes::read)),
             file: None,
@@ -230,6 +234,16 @@ mod tests {
             ("shutdown_grace", "'0s'", "0s is shorter than 1s"),
             ("grpc.max_concurrent_requests", "0", "0 is not between"),
             ("grpc.max_request_bytes", "1000", "1000 is not between"),
+            ("grpc.max_buffered_bytes", "1000", "1000 is less than"),
+            ("grpc.message_timeout", "'0s'", "0s is shorter than 100ms"),
+            ("grpc.max_connections", "0", "0 is not between"),
+            ("grpc.max_connection_age", "'1ms'", "neither 0s nor"),
+            ("grpc.max_streams", "0", "0 is not between"),
+            (
+                "grpc.slow_consumer_timeout",
+                "'0s'",
+                "0s is shorter than 100ms",
+            ),
             ("push.max_body_bytes", "0", "0 is not between"),
             ("push.append_timeout", "'0s'", "0s is shorter than 100ms"),
             ("push.max_connections", "15", "15 is not between 16 and"),

@@ -9,8 +9,8 @@ use http::request::Parts;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpConnectInfo;
 
+use super::connection::Connection;
 use super::jwt::Jwts;
 use super::quota::Usage;
 use crate::config::{self, Permission};
@@ -88,21 +88,9 @@ impl Method {
     }
 }
 
-/// The other end of a connection; an extension of its requests.
-#[derive(Clone, Debug, Default)]
-pub struct Peer {
-    /// Its address.
-    pub address: Option<SocketAddr>,
-    /// DNS and URI names of its certificate, which has been verified.
-    pub names: Arc<[String]>,
-}
-
 /// The address that a request comes from.
 pub fn peer(extensions: &http::Extensions) -> Option<SocketAddr> {
-    match extensions.get::<Peer>() {
-        Some(peer) => peer.address,
-        None => extensions.get::<TcpConnectInfo>()?.remote_addr(),
-    }
+    Some(extensions.get::<Arc<Connection>>()?.peer)
 }
 
 /// The clients and accounts of the gateway. The clients can be replaced while it runs.
@@ -266,6 +254,11 @@ impl Clients {
             jwts: None,
             accounts,
         }
+    }
+
+    /// The number of configured clients.
+    pub fn count(&self) -> usize {
+        self.known().clients.len()
     }
 
     /// Takes the right `admin` from everybody where other machines can connect.
@@ -433,7 +426,9 @@ impl Known {
 
     /// The client of a certificate: of the first of its names that a client has.
     fn by_certificate(&self, head: &Parts) -> Option<Arc<Client>> {
-        let names = head.extensions.get::<Peer>()?.names.iter();
+        let connection = head.extensions.get::<Arc<Connection>>()?;
+        let names = connection.names.as_ref()?;
+        let names = names.dns.iter().chain(&names.uris);
         names
             .into_iter()
             .find_map(|name| self.names.get(name).cloned())
@@ -479,6 +474,21 @@ impl Client {
 
     fn is_same(&self, other: &Self) -> bool {
         self.config == other.config
+    }
+}
+
+#[cfg(test)]
+impl Caller {
+    /// A client without rights.
+    pub(super) fn nobody(name: &str) -> Self {
+        let config = config::Client {
+            name: name.to_owned(),
+            ..config::Client::default()
+        };
+        Self {
+            client: Client::new(&config, None),
+            method: Method::None,
+        }
     }
 }
 
