@@ -45,11 +45,13 @@ impl ConfigService for Config {
 /// must not reach whoever may read the configuration.
 fn hide_push_secrets(urls: &mut [CallbackUrl], platform: &Platform) {
     for account in platform.accounts() {
-        match account.push_secret.read() {
-            Ok(secret) if secret.expose_secret().is_empty() => {}
-            Ok(secret) => {
-                for url in urls.iter_mut() {
-                    url.url = url.url.replace(secret.expose_secret(), "***");
+        match account.push_secret.read_all() {
+            Ok(secrets) => {
+                let secrets = secrets.iter().map(ExposeSecret::expose_secret);
+                for secret in secrets.filter(|secret| !secret.is_empty()) {
+                    for url in urls.iter_mut() {
+                        url.url = url.url.replace(secret, "***");
+                    }
                 }
             }
             Err(error) => {
