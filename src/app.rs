@@ -3,6 +3,7 @@
 mod listeners;
 mod metrics;
 mod parts;
+mod reload;
 mod settings;
 mod store;
 mod work;
@@ -155,6 +156,7 @@ fn start_jobs(config: &Config, store: &Store, parts: JobParts) -> Vec<Job> {
         backfill,
         reconciliation,
         watch,
+        reload,
     } = parts;
     let (log, retention) = (store.log.clone(), config.store.retention);
     let mut jobs = vec![
@@ -162,6 +164,9 @@ fn start_jobs(config: &Config, store: &Store, parts: JobParts) -> Vec<Job> {
         Job::start("subscription watch", |stop| watch.run(stop)),
         Job::start("assembler", |stop| assembler.run(stop)),
     ];
+    if let Some(reload) = reload {
+        jobs.push(Job::start("configuration", |stop| reload.run(stop)));
+    }
     if let Some(archivist) = archivist {
         jobs.push(Job::start("archivist", |stop| archivist.run(stop)));
     }

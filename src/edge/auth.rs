@@ -55,6 +55,7 @@ mod tests {
                 app_secret: Secret::inline("secret"),
                 push_secret: Secret::any_of([Secret::inline(secret), Secret::inline(next)]),
                 allow_push_from: networks.iter().map(|n| n.parse().unwrap()).collect(),
+                enabled: true,
             })
         };
         vec![

@@ -191,6 +191,7 @@ impl Stage {
             app_secret: Secret::inline("secret"),
             push_secret: Secret::inline("push-secret"),
             allow_push_from: Vec::new(),
+            enabled: true,
         });
         let metrics = PlatformMetrics::register(&mut registry);
         let config = PlatformConfig::default();
