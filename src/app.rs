@@ -31,6 +31,7 @@ use crate::hash_key::HashKeyError;
 use crate::http_server;
 use crate::platform::{Platform, WireError};
 use crate::provider::EndpointError;
+use crate::secret;
 use crate::store::embedded::OpenError;
 use crate::store::subscriptions::SubscriptionError;
 use crate::submissions::{Submissions, SubmissionsError};
@@ -98,6 +99,9 @@ pub async fn run(
     settings::warn_of(&config);
     descriptors::fit(&mut config);
 
+    if let Err(error) = secret::keep_fresh(settings::secrets(&config)) {
+        tracing::error!(%error, "secrets are not read again when their files change");
+    }
     let store = Store::open(&config, &mut registry).await?;
     let drain = CancellationToken::new();
     let parts = Parts::build(&config, &store, metrics, drain.clone()).await?;
