@@ -17,4 +17,6 @@ pub struct Account {
     pub push_secret: Secret,
     /// The networks that may push; empty: any.
     pub allow_push_from: Vec<IpNet>,
+    /// Whether it places calls; off: pushes and reads go on.
+    pub enabled: bool,
 }

@@ -4,6 +4,7 @@ mod erase;
 mod listeners;
 mod metrics;
 mod parts;
+mod reload;
 mod settings;
 mod store;
 mod work;
@@ -106,11 +107,14 @@ pub async fn run(
     // Probes and metrics are answered until the very end.
     let admin = Job::start("admin listener", |stop| {
         let router = admin::router(ready.clone(), Arc::new(registry));
-        http_server::serve(listeners.admin, router, stop.cancelled_owned())
+        let limits = http_server::Limits::small("admin");
+        http_server::serve(listeners.admin, router, limits, stop.cancelled_owned())
     });
     let jobs = start_jobs(&config, &store, parts.jobs);
     let push = parts.edge.router();
-    let push = http_server::serve(listeners.push, push, drain.clone().cancelled_owned());
+    let limits = settings::push_limits(&config);
+    let draining = drain.clone().cancelled_owned();
+    let push = http_server::serve(listeners.push, push, limits, draining);
     let grpc = async {
         let ended = parts.grpc.serve(listeners.grpc).await;
         let is_expected = ended.is_err() || drain.is_cancelled();
@@ -154,6 +158,7 @@ fn start_jobs(config: &Config, store: &Store, parts: JobParts) -> Vec<Job> {
         backfill,
         reconciliation,
         watch,
+        reload,
     } = parts;
     let (log, retention) = (store.log.clone(), config.store.retention);
     let mut jobs = vec![
@@ -161,6 +166,9 @@ fn start_jobs(config: &Config, store: &Store, parts: JobParts) -> Vec<Job> {
         Job::start("subscription watch", |stop| watch.run(stop)),
         Job::start("assembler", |stop| assembler.run(stop)),
     ];
+    if let Some(reload) = reload {
+        jobs.push(Job::start("configuration", |stop| reload.run(stop)));
+    }
     if let Some(archivist) = archivist {
         jobs.push(Job::start("archivist", |stop| archivist.run(stop)));
     }

@@ -10,12 +10,12 @@ mod sections;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Table;
 
-pub use self::clients::{Client, Permission};
+pub use self::clients::{Client, Keys, Kubernetes, Permission, ServiceAccount};
 pub use self::reader::Fault;
 use self::reader::Section;
 pub use self::sections::{
@@ -59,10 +59,14 @@ pub struct Config {
     pub dialog_context: provider::Options,
     /// Who may call; none: anybody who can connect.
     pub clients: Vec<Client>,
+    /// How tokens of Kubernetes service accounts are verified.
+    pub kubernetes: Kubernetes,
     /// What is logged, and how.
     pub log: Log,
     /// How long calls in flight may take to finish once the gateway is told to stop.
     pub shutdown_grace: Duration,
+    /// The file that this was read from, if it was one.
+    pub file: Option<PathBuf>,
 }
 
 impl Config {
@@ -77,7 +81,10 @@ impl Config {
                 }]
             })?,
         };
-        Self::parse(&text, std::env::vars())
+        Ok(Self {
+            file: file.map(Path::to_owned),
+            ..Self::parse(&text, std::env::vars())?
+        })
     }
 
     /// Reads a file's text and variables of an environment; on failure, tells every fault.
@@ -137,6 +144,8 @@ impl Config {
                 Duration::from_secs(1),
             ),
             clients,
+            kubernetes: root.section("auth", |s| s.section("kubernetes", Kubernetes::read)),
+            file: None,
         };
         config.check_names(root);
         config
@@ -158,21 +167,10 @@ impl Config {
                 root.fault(&format!("dialog_context.overrides[{i}].account"), problem);
             }
         }
-        let mut clients = HashSet::new();
-        for (i, client) in self.clients.iter().enumerate() {
-            if !clients.insert(&client.name) {
-                let problem = format!("{:?} is another client's name already", client.name);
-                root.fault(&format!("clients[{i}].name"), problem);
-            }
-            for account in client.accounts.iter().filter(|name| *name != "*") {
-                if !names.contains(account) {
-                    let problem = format!("there is no account named {account:?}");
-                    root.fault(&format!("clients[{i}].accounts"), problem);
-                }
-            }
-        }
+        clients::check(&self.clients, &names, &self.kubernetes, root);
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +232,12 @@ mod tests {
             ("grpc.max_request_bytes", "1000", "1000 is not between"),
             ("push.max_body_bytes", "0", "0 is not between"),
             ("push.append_timeout", "'0s'", "0s is shorter than 100ms"),
+            ("push.max_connections", "15", "15 is not between 16 and"),
+            (
+                "push.header_timeout",
+                "'99ms'",
+                "99ms is shorter than 100ms",
+            ),
             (
                 "platform.request_timeout",
                 "'99ms'",
@@ -509,5 +513,114 @@ mod tests {
             faults,
             [r#"accounts[1].name: "default" is another account's name already"#]
         );
+    }
+
+    fn client(name: &str, more: &str) -> String {
+        format!("[[clients]]\nname = '{name}'\n{more}\n")
+    }
+
+    #[test]
+    fn credentials_are_of_one_client_and_not_empty() {
+        let hash = |digit: &str| format!("token_sha256 = '{}'", digit.repeat(64));
+        let empty =
+            "token_sha256 = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'";
+        let account = "kubernetes = { namespace = 'crm', service_account = 'dialer' }";
+        let auth = "[auth.kubernetes]\njwks_file = '/keys'\n";
+        for (text, expected) in [
+            (
+                client("a", empty),
+                vec!["clients[0].token_sha256: the hash of an empty token"],
+            ),
+            (
+                client("a", &hash("1")) + &client("b", &hash("1")),
+                vec!["clients[1].token_sha256: another client has it, too"],
+            ),
+            (
+                client("a", "tls_san = 'x'") + &client("b", "tls_san = ['y', 'x']"),
+                vec!["clients[1].tls_san: another client has it, too"],
+            ),
+            (
+                client("a", account) + &client("b", account) + auth,
+                vec!["clients[1].kubernetes: another client has it, too"],
+            ),
+            (
+                client(
+                    "a",
+                    "kubernetes = { namespace = '', service_account = 'a:b' }",
+                ) + auth,
+                vec![
+                    "clients[0].kubernetes.namespace: not a name of letters, digits, '-' and '.'",
+                    "clients[0].kubernetes.service_account: not a name of letters, digits, '-' \
+                     and '.'",
+                ],
+            ),
+            (
+                client("a", account),
+                vec![
+                    "clients[0].kubernetes: needs auth.kubernetes.jwks_file or \
+                      auth.kubernetes.jwks_url",
+                ],
+            ),
+            (
+                client("a", ""),
+                vec!["clients[0].token_sha256: missing: give it, tls_san or kubernetes"],
+            ),
+            (
+                client("a", "token_sha256 = ['1', '2', '3']"),
+                vec!["clients[0].token_sha256: expected a list, got [\"1\", \"2\", \"3\"]"],
+            ),
+        ] {
+            assert_eq!(parse(&text).unwrap_err(), expected, "{text}");
+        }
+        let three = ["1", "2", "3"].map(|digit| format!("'{}'", digit.repeat(64)));
+        let three = format!("token_sha256 = [{}]", three.join(", "));
+        assert_eq!(
+            parse(&client("a", &three)).unwrap_err(),
+            ["clients[0].token_sha256: 3 hashes, more than 2"]
+        );
+    }
+
+    #[test]
+    fn a_client_has_all_of_its_settings() {
+        let two = ["1", "2"].map(|digit| format!("'{}'", digit.repeat(64)));
+        let text = client(
+            "crm",
+            &format!(
+                "token_sha256 = [{}]\ntls_san = 'crm.svc'\nallow = ['place', 'consume']\n\
+                 accounts = ['default']\nsubscriptions = ['crm-*']\nmask_phones = true\n\
+                 max_requests_per_second = 5\nmax_rows_per_day = 1000\nmax_streams = 3\n\
+                 enabled = false\nkubernetes = {{ namespace = 'crm', service_account = 'a' }}",
+                two.join(", ")
+            ),
+        );
+        let text = format!(
+            "{ACCOUNT}enabled = false\n{text}[auth.kubernetes]\njwks_url = 'https://api/keys'\n"
+        );
+        let config = parse(&text).unwrap();
+        assert!(!config.accounts[0].enabled);
+        let expected = Client {
+            name: "crm".into(),
+            token_sha256: vec![[0x11; 32], [0x22; 32]],
+            tls_san: vec!["crm.svc".into()],
+            kubernetes: Some(ServiceAccount {
+                namespace: "crm".into(),
+                service_account: "a".into(),
+            }),
+            allow: vec![Permission::Place, Permission::Consume],
+            accounts: vec!["default".into()],
+            subscriptions: vec!["crm-*".into()],
+            mask_phones: true,
+            max_requests_per_second: 5,
+            max_rows_per_day: 1000,
+            max_streams: 3,
+            enabled: false,
+        };
+        assert_eq!(config.clients, [expected]);
+        let keys = Keys::Url {
+            url: http::Uri::from_static("https://api/keys"),
+            ca_file: None,
+            token_file: None,
+        };
+        assert_eq!(config.kubernetes.keys, Some(keys));
     }
 }

@@ -11,6 +11,7 @@
 pub mod account;
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod backfill;
 pub mod calls;
 pub mod config;
@@ -21,7 +22,9 @@ pub mod grpc;
 pub mod hash_key;
 pub mod http_server;
 pub mod lenient;
+mod log_limit;
 pub mod logging;
+pub mod mask;
 pub mod panics;
 pub mod platform;
 pub mod proto;

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::AppError;
 use super::metrics::Metrics;
+use super::reload::Reload;
 use super::settings::{
     account_names, archive_options, archivist_options, assembler_options, backfill_options,
     download_config, edge_config, limits, platform_config, reconciliation_options,
@@ -18,6 +19,7 @@ use crate::calls::Assembler;
 use crate::config::Config;
 use crate::edge::Edge;
 use crate::grpc::auth::Clients;
+use crate::grpc::jwt::Jwts;
 use crate::grpc::server::GrpcServer;
 use crate::platform::{Downloads, Platform};
 use crate::provider::Providers;
@@ -45,6 +47,8 @@ pub(super) struct JobParts {
     pub backfill: Arc<Backfill>,
     pub reconciliation: Arc<Reconciliation>,
     pub watch: Watch,
+    /// None if the configuration comes from no file.
+    pub reload: Option<Reload>,
 }
 
 impl Parts {
@@ -98,11 +102,12 @@ impl Parts {
         let archive = archive_options(config).map(|options| Archive::open(&options));
         let archive = archive.transpose()?.map(Arc::new);
         let archivist = archivist(config, store, &voices, archive.as_ref(), metrics.voice).await?;
+        let clients = Clients::new(&config.clients, account_names(config));
+        let clients = clients.listening_on(config.grpc.listen);
+        let clients = Arc::new(clients.with_jwts(Jwts::new(&config.kubernetes)));
+        let reload = Reload::new(config, clients.clone(), platform.clone());
         let grpc = GrpcServer {
-            clients: Arc::new(
-                Clients::new(&config.clients, account_names(config))
-                    .listening_on(config.grpc.listen),
-            ),
+            clients: clients.clone(),
             platform: platform.clone(),
             submissions: submissions.clone(),
             log: log.clone(),
@@ -145,6 +150,7 @@ impl Parts {
                 backfill,
                 reconciliation,
                 watch,
+                reload,
             },
         })
     }

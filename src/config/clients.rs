@@ -1,8 +1,11 @@
 //! `[[clients]]` and `[[accounts]]`: who may call, and as whom the gateway calls the platform.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
+use http::Uri;
 use secrecy::ExposeSecret;
+use sha2::{Digest as _, Sha256};
 
 use super::reader::{Section, Setting};
 use crate::account::Account;
@@ -11,45 +14,104 @@ use crate::secret::Secret;
 /// `[[clients]]`: a service that may call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Client {
-    /// Its name in logs and metrics.
+    /// The name in logs, metrics and submissions.
     pub name: String,
-    /// The SHA-256 of its bearer token.
-    pub token_sha256: [u8; 32],
-    /// The groups of operations that it may call.
+    /// The SHA-256 of its bearer tokens: one, or during a rotation two.
+    pub token_sha256: Vec<[u8; 32]>,
+    /// DNS or URI names of its certificate.
+    pub tls_san: Vec<String>,
+    /// The service account of its pods.
+    pub kubernetes: Option<ServiceAccount>,
+    /// The rights that it has.
     pub allow: Vec<Permission>,
     /// The accounts that it may use; `*` among them: all.
     pub accounts: Vec<String>,
+    /// The names of subscriptions that it may use, with `*` for any characters; empty: all.
+    pub subscriptions: Vec<String>,
+    /// Whether phone numbers in what it receives are masked.
+    pub mask_phones: bool,
+    /// The maximum number of its requests in a second; 0: no bound.
+    pub max_requests_per_second: u32,
+    /// The maximum number of rows that it submits in a day of China's calendar; 0: no bound.
+    pub max_rows_per_day: u64,
+    /// The maximum number of its open streams; 0: no bound.
+    pub max_streams: usize,
+    /// Whether it is let in at all.
+    pub enabled: bool,
 }
 
-/// A group of operations.
+impl Default for Client {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            token_sha256: Vec::new(),
+            tls_san: Vec::new(),
+            kubernetes: None,
+            allow: Vec::new(),
+            accounts: Vec::new(),
+            subscriptions: Vec::new(),
+            mask_phones: false,
+            max_requests_per_second: 0,
+            max_rows_per_day: 0,
+            max_streams: 0,
+            enabled: true,
+        }
+    }
+}
+
+/// A service account of Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceAccount {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub service_account: String,
+}
+
+/// A right of a client: a group of RPCs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Permission {
-    /// `OutboundService`
+    /// All of `OutboundService`, settling aside.
     Outbound,
     /// `ConfigService`
     Config,
-    /// Reading pushes.
+    /// All of pushes and subscriptions.
     Subscribe,
     /// `CallService`
     Calls,
     /// `VoiceService`
     Voice,
-    /// Changing what others rely on.
+    /// What changes the work of others: settling, backfills, the gateway's own subscriptions.
     Admin,
+    /// Submitting rows and creating tasks.
+    Place,
+    /// Starting, pausing, deleting and querying tasks.
+    Tasks,
+    /// Reading submissions.
+    Submissions,
+    /// Reading pushes, and using a subscription: join, ack, nack.
+    Consume,
+    /// Creating, changing, deleting, moving and redriving subscriptions.
+    Subscriptions,
 }
 
 impl Permission {
-    /// Every group.
-    pub const ALL: [Self; 6] = [
+    /// Every right.
+    pub const ALL: [Self; 11] = [
         Self::Outbound,
         Self::Config,
         Self::Subscribe,
         Self::Calls,
         Self::Voice,
         Self::Admin,
+        Self::Place,
+        Self::Tasks,
+        Self::Submissions,
+        Self::Consume,
+        Self::Subscriptions,
     ];
 
-    /// The group's name in the configuration.
+    /// The right's name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Outbound => "outbound",
@@ -58,52 +120,250 @@ impl Permission {
             Self::Calls => "calls",
             Self::Voice => "voice",
             Self::Admin => "admin",
+            Self::Place => "place",
+            Self::Tasks => "tasks",
+            Self::Submissions => "submissions",
+            Self::Consume => "consume",
+            Self::Subscriptions => "subscriptions",
+        }
+    }
+
+    /// The finer rights that this one includes.
+    pub fn includes(self) -> &'static [Self] {
+        match self {
+            Self::Outbound => &[Self::Place, Self::Tasks, Self::Submissions],
+            Self::Subscribe => &[Self::Consume, Self::Subscriptions],
+            _ => &[],
         }
     }
 }
 
 impl Setting for Permission {
-    const EXPECTED: &'static str = "one of outbound, config, subscribe, calls, voice, admin";
+    const EXPECTED: &'static str = "one of outbound, config, subscribe, calls, voice, admin, \
+                                    place, tasks, submissions, consume, subscriptions";
 
     fn read(value: &toml::Value) -> Option<Self> {
         let name = value.as_str()?;
-        Self::ALL.into_iter().find(|group| group.name() == name)
+        Self::ALL.into_iter().find(|right| right.name() == name)
     }
 }
+
+/// The hash of a token.
+struct TokenHash([u8; 32]);
+
+impl Setting for TokenHash {
+    const EXPECTED: &'static str = "64 hexadecimal digits";
+
+    fn read(value: &toml::Value) -> Option<Self> {
+        decode_sha256(value.as_str()?).map(Self)
+    }
+}
+
+/// The most tokens of one client: the old and the new one.
+const MAX_TOKENS: usize = 2;
+
 impl Client {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        if !section.get("tls_san", String::new()).is_empty() {
-            section.fault("tls_san", "TLS is not supported by this version");
-        }
-        if section.get("mask_phones", false) {
-            section.fault("mask_phones", "masking is not supported by this version");
-        }
         let name = section.get("name", String::new());
         if name.is_empty() {
             section.fault("name", "missing");
         }
-        let hash = section.optional::<String>("token_sha256");
-        let token_sha256 = hash.as_deref().and_then(decode_sha256);
-        if token_sha256.is_none() {
-            let problem = if hash.is_none() {
-                "missing"
-            } else {
-                "expected 64 hexadecimal digits"
-            };
-            section.fault("token_sha256", problem);
-        }
-        Self {
+        let client = Self {
             name,
-            token_sha256: token_sha256.unwrap_or_default(),
+            token_sha256: read_tokens(section),
+            tls_san: section.get("tls_san", Vec::new()),
+            kubernetes: section
+                .has("kubernetes")
+                .then(|| section.section("kubernetes", ServiceAccount::read)),
             allow: section.get("allow", Vec::new()),
             accounts: section.get("accounts", Vec::new()),
+            subscriptions: section.get("subscriptions", Vec::new()),
+            mask_phones: section.get("mask_phones", false),
+            max_requests_per_second: section.get("max_requests_per_second", 0),
+            max_rows_per_day: section.get("max_rows_per_day", 0),
+            max_streams: section.get("max_streams", 0),
+            enabled: section.get("enabled", true),
+        };
+        if client.tls_san.iter().any(String::is_empty) {
+            section.fault("tls_san", "empty");
+        }
+        client
+    }
+}
+
+/// Reads the hashes of tokens; a client without any credential is a fault of this setting.
+fn read_tokens(section: &mut Section<'_>) -> Vec<[u8; 32]> {
+    if !["token_sha256", "tls_san", "kubernetes"]
+        .iter()
+        .any(|key| section.has(key))
+    {
+        section.fault("token_sha256", "missing: give it, tls_san or kubernetes");
+        return Vec::new();
+    }
+    let hashes: Vec<TokenHash> = section.get("token_sha256", Vec::new());
+    let hashes: Vec<_> = hashes.into_iter().map(|hash| hash.0).collect();
+    if hashes.len() > MAX_TOKENS {
+        let problem = format!("{} hashes, more than {MAX_TOKENS}", hashes.len());
+        section.fault("token_sha256", problem);
+    }
+    let empty: [u8; 32] = Sha256::digest(b"").into();
+    if hashes.contains(&empty) {
+        section.fault("token_sha256", "the hash of an empty token");
+    }
+    hashes
+}
+
+impl ServiceAccount {
+    fn read(section: &mut Section<'_>) -> Self {
+        let account = Self {
+            namespace: section.get("namespace", String::new()),
+            service_account: section.get("service_account", String::new()),
+        };
+        for (key, value) in [
+            ("namespace", &account.namespace),
+            ("service_account", &account.service_account),
+        ] {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+            if value.is_empty() || !value.chars().all(is_name) {
+                section.fault(key, "not a name of letters, digits, '-' and '.'");
+            }
+        }
+        account
+    }
+
+    /// The `sub` claim of its tokens.
+    pub fn subject(&self) -> String {
+        let Self {
+            namespace,
+            service_account,
+        } = self;
+        format!("system:serviceaccount:{namespace}:{service_account}")
+    }
+}
+
+/// `[auth.kubernetes]`: how tokens of service accounts are verified.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kubernetes {
+    /// The `iss` claim.
+    pub issuer: String,
+    /// A value of the `aud` claim.
+    pub audience: String,
+    /// Where the keys are.
+    pub keys: Option<Keys>,
+}
+
+/// Where the keys of an issuer are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Keys {
+    /// A JWKS file.
+    File(PathBuf),
+    /// An address that serves a JWKS.
+    Url {
+        /// The address.
+        url: Uri,
+        /// The authority of its certificate; none: the web's.
+        ca_file: Option<PathBuf>,
+        /// A bearer token for it; read at each request.
+        token_file: Option<PathBuf>,
+    },
+}
+
+impl Kubernetes {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let file = section
+            .optional::<String>("jwks_file")
+            .filter(|file| !file.is_empty());
+        let url = section
+            .optional::<String>("jwks_url")
+            .filter(|url| !url.is_empty());
+        let mut path = |key: &str| {
+            let path = section.optional::<String>(key);
+            path.filter(|path| !path.is_empty()).map(PathBuf::from)
+        };
+        let (ca_file, token_file) = (path("ca_file"), path("token_file"));
+        let keys = match (file, url) {
+            (None, None) => None,
+            (Some(file), None) => Some(Keys::File(file.into())),
+            (None, Some(url)) => {
+                let parsed = Uri::read(&toml::Value::String(url));
+                if parsed.is_none() {
+                    section.fault("jwks_url", format!("expected {}", Uri::EXPECTED));
+                }
+                parsed.map(|url| Keys::Url {
+                    url,
+                    ca_file,
+                    token_file,
+                })
+            }
+            (Some(_), Some(_)) => {
+                section.fault("jwks_url", "given twice: also as jwks_file");
+                None
+            }
+        };
+        Self {
+            issuer: section.get("issuer", "https://kubernetes.default.svc".into()),
+            audience: section.get("audience", "yeta-gateway".into()),
+            keys,
         }
     }
 }
 
+/// Checks what clients must not share, and what they refer to.
+pub(super) fn check(
+    clients: &[Client],
+    accounts: &HashSet<&String>,
+    kubernetes: &Kubernetes,
+    root: &mut Section<'_>,
+) {
+    let (mut names, mut credentials) = (HashSet::new(), HashSet::new());
+    for (i, client) in clients.iter().enumerate() {
+        if !names.insert(&client.name) {
+            let problem = format!("{:?} is another client's name already", client.name);
+            root.fault(&format!("clients[{i}].name"), problem);
+        }
+        for account in client.accounts.iter().filter(|name| *name != "*") {
+            if !accounts.contains(account) {
+                let problem = format!("there is no account named {account:?}");
+                root.fault(&format!("clients[{i}].accounts"), problem);
+            }
+        }
+        for (key, credential) in client.credentials() {
+            if !credentials.insert(credential) {
+                root.fault(&format!("clients[{i}].{key}"), "another client has it, too");
+            }
+        }
+        if client.kubernetes.is_some() && kubernetes.keys.is_none() {
+            let problem = "needs auth.kubernetes.jwks_file or auth.kubernetes.jwks_url";
+            root.fault(&format!("clients[{i}].kubernetes"), problem);
+        }
+    }
+}
+
+impl Client {
+    /// Its credentials, each with the setting that it is of.
+    fn credentials(&self) -> impl Iterator<Item = (&'static str, Credential)> {
+        let hashes: HashSet<_> = self.token_sha256.iter().copied().collect();
+        let names: HashSet<_> = self.tls_san.iter().cloned().collect();
+        let hashes = hashes.into_iter().map(Credential::Token);
+        let account = self.kubernetes.clone().map(Credential::Kubernetes);
+        hashes
+            .map(|hash| ("token_sha256", hash))
+            .chain(names.into_iter().map(|it| ("tls_san", Credential::San(it))))
+            .chain(account.map(|account| ("kubernetes", account)))
+    }
+}
+
+/// What only one client may have.
+#[derive(PartialEq, Eq, Hash)]
+enum Credential {
+    Token([u8; 32]),
+    San(String),
+    Kubernetes(ServiceAccount),
+}
+
 fn decode_sha256(hex: &str) -> Option<[u8; 32]> {
     let mut hash = [0; 32];
-    if hex.len() != 2 * hash.len() || !hex.is_ascii() {
+    if hex.len() != 2 * hash.len() || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     for (i, byte) in hash.iter_mut().enumerate() {
@@ -111,6 +371,7 @@ fn decode_sha256(hex: &str) -> Option<[u8; 32]> {
     }
     Some(hash)
 }
+
 pub(super) fn read_account(section: &mut Section<'_>) -> Account {
     let name = section.get("name", "default".to_owned());
     let is_segment = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -126,6 +387,7 @@ pub(super) fn read_account(section: &mut Section<'_>) -> Account {
         app_secret: read_secret(section, "app_secret"),
         push_secret: read_secret(section, "push_secret"),
         allow_push_from: section.get("allow_push_from", Vec::new()),
+        enabled: section.get("enabled", true),
     };
     let is_safe = |secret: &str| secret.chars().all(|c| is_segment(c) || c == '~');
     if let Ok(secret) = account.push_secret.read()

@@ -8,11 +8,12 @@ use super::admission::{Admitted, admitted};
 use super::auth::{AuthError, Caller, Clients};
 use super::status;
 use super::validate::{self, Validate, Violations};
+use crate::audit::Details;
 use crate::config::Permission;
 use crate::proto::PushFilter;
 use crate::relay::RelayError;
 use crate::store::PushLog;
-use crate::store::subscriptions::{Info, OWN_NAMES, Subscriptions};
+use crate::store::subscriptions::{Info, OWN_NAMES, SubscriptionError, Subscriptions};
 
 /// What is to be done with a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,11 @@ impl Access {
     pub(super) async fn info(&self, caller: &Caller, name: &str) -> Result<Info, Status> {
         let info = self.subscriptions.get(name).await;
         let info = info.map_err(|error| self.status(&error.into()))?;
-        may_see(caller, &info.spec.filter)?;
+        if may_see(caller, &info.spec.filter).is_err() {
+            // To a client that may not see it, it does not exist.
+            let unknown = SubscriptionError::NotFound(name.to_owned());
+            return Err(self.status(&unknown.into()));
+        }
         Ok(info)
     }
 
@@ -107,6 +112,11 @@ pub(super) fn admit_to<R: Validate>(
     intent: Intent,
 ) -> Result<Admitted, Status> {
     let admitted = admit(request)?;
+    Details::of(request).object(name);
+    let caller = &admitted.caller;
+    if !name.is_empty() && !(is_reserved(name) && caller.may(Permission::Admin)) {
+        caller.check_name(name)?;
+    }
     if is_reserved(name) {
         match intent {
             Intent::Look => {}

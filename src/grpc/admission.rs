@@ -14,8 +14,10 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use super::auth::{AuthError, Caller, Clients};
+use super::auth::{AuthError, Caller, Clients, peer};
 use super::rpc::{self, Access, Account, Rpc};
+use crate::audit::{self, Details, Failures, Sender};
+use crate::config::Permission;
 
 /// The caller of a request and the account that the request is for.
 #[derive(Clone, Debug)]
@@ -36,6 +38,11 @@ impl Admitted {
         self.account.as_deref().ok_or_else(missing)
     }
 
+    /// The account that the request names.
+    pub(super) fn named(&self) -> Option<&str> {
+        self.named.as_deref()
+    }
+
     /// The accounts that the caller is shown: the named one, or all of its own; `None`: all.
     pub(super) fn visible(&self) -> Option<BTreeSet<String>> {
         match &self.named {
@@ -53,12 +60,18 @@ pub(super) fn admitted<T>(request: &tonic::Request<T>) -> Result<&Admitted, Stat
 
 /// Lets in the requests of clients that have the right to the RPC and to the account.
 #[derive(Clone)]
-pub struct AdmissionLayer(Arc<Clients>);
+pub struct AdmissionLayer {
+    clients: Arc<Clients>,
+    failures: Arc<Failures>,
+}
 
 impl AdmissionLayer {
     /// Lets in requests of `clients`.
     pub fn new(clients: Arc<Clients>) -> Self {
-        Self(clients)
+        Self {
+            clients,
+            failures: Arc::default(),
+        }
     }
 }
 
@@ -68,7 +81,7 @@ impl<S> Layer<S> for AdmissionLayer {
     fn layer(&self, inner: S) -> Admission<S> {
         Admission {
             inner,
-            clients: self.0.clone(),
+            layer: self.clone(),
         }
     }
 }
@@ -77,13 +90,14 @@ impl<S> Layer<S> for AdmissionLayer {
 #[derive(Clone)]
 pub struct Admission<S> {
     inner: S,
-    clients: Arc<Clients>,
+    layer: AdmissionLayer,
 }
 
 impl<S> Service<Request<Body>> for Admission<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
+    S::Error: Send,
 {
     type Response = Response<Body>;
     type Error = S::Error;
@@ -95,46 +109,93 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        let admitted = match rpc::find(head.uri.path()) {
-            Some(rpc) => admit(&self.clients, rpc, &head).map_err(Status::from),
-            None => Err(Status::unimplemented("")),
-        };
-        match admitted {
-            Ok((rpc, admitted)) => {
-                head.extensions.insert(rpc);
-                if let Some(admitted) = admitted {
-                    head.extensions.insert(admitted);
+        // The service that is ready is the present one.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
+        let layer = self.layer.clone();
+        Box::pin(async move {
+            let Some(rpc) = rpc::find(head.uri.path()) else {
+                return Ok(Status::unimplemented("").into_http());
+            };
+            head.extensions.insert(rpc);
+            match admit(&layer.clients, rpc, &head).await {
+                Ok(admitted) => {
+                    if let Some(admitted) = admitted {
+                        head.extensions.insert(admitted);
+                    }
+                    inner.call(Request::from_parts(head, body)).await
                 }
-                Box::pin(self.inner.call(Request::from_parts(head, body)))
+                Err(refused) => Ok(layer.refuse(rpc, &head, refused).into_http()),
             }
-            Err(status) => Box::pin(async move { Ok(status.into_http()) }),
+        })
+    }
+}
+
+/// A request that is not let in.
+struct Refused {
+    error: AuthError,
+    /// The client, where it has shown who it is.
+    caller: Option<Caller>,
+}
+
+impl AdmissionLayer {
+    /// The status of a refused request, which is written to the audit log.
+    fn refuse(&self, rpc: &'static Rpc, head: &Parts, refused: Refused) -> Status {
+        let peer = peer(&head.extensions);
+        let status = Status::from(refused.error);
+        match refused.caller {
+            None => self.failures.write(peer, rpc.path, &audit::reason(&status)),
+            Some(caller) => {
+                let sender = Sender {
+                    client: caller.name().to_owned(),
+                    auth: caller.method().name(),
+                    peer,
+                };
+                audit::Entry::new(sender, rpc.path, Details::default()).ended(&status);
+            }
         }
+        status
     }
 }
 
 /// Who calls, if the RPC needs to know.
-fn admit(
-    clients: &Clients,
-    rpc: &'static Rpc,
-    head: &Parts,
-) -> Result<(&'static Rpc, Option<Admitted>), AuthError> {
+async fn admit(clients: &Clients, rpc: &Rpc, head: &Parts) -> Result<Option<Admitted>, Refused> {
     let Access::Any(rights) = rpc.access else {
-        return Ok((rpc, None));
+        return Ok(None);
     };
-    let caller = clients.authenticate(head)?;
+    let caller = clients.authenticate(head).await;
+    let caller = caller.map_err(|error| Refused {
+        error,
+        caller: None,
+    })?;
+    match admit_caller(clients, rpc, rights, head, &caller) {
+        Ok(admitted) => Ok(Some(admitted)),
+        Err(error) => Err(Refused {
+            error,
+            caller: Some(caller),
+        }),
+    }
+}
+
+fn admit_caller(
+    clients: &Clients,
+    rpc: &Rpc,
+    rights: &[Permission],
+    head: &Parts,
+    caller: &Caller,
+) -> Result<Admitted, AuthError> {
     caller.require(rights)?;
-    let named = clients.named_account(&caller, &head.headers)?;
+    let named = clients.named_account(caller, &head.headers)?;
     let account = match (rpc.account, named) {
         (Account::One, Some(named)) => Some(named.to_owned()),
-        (Account::One, None) => Some(clients.default_account(&caller)?.to_owned()),
+        (Account::One, None) => Some(clients.default_account(caller)?.to_owned()),
         (Account::Named, _) => None,
     };
-    let admitted = Admitted {
+    Ok(Admitted {
         named: named.map(ToOwned::to_owned),
         account,
-        caller,
-    };
-    Ok((rpc, Some(admitted)))
+        caller: caller.clone(),
+    })
 }
 
 #[cfg(test)]
@@ -145,7 +206,7 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::config::{self, Permission};
+    use crate::config;
 
     /// A body that fails the test when it is read.
     struct Unread;
@@ -169,9 +230,10 @@ mod tests {
     ) -> Result<Option<(String, Option<String>)>, Code> {
         let client = config::Client {
             name: "bi".to_owned(),
-            token_sha256: Sha256::digest("bi-token").into(),
+            token_sha256: vec![Sha256::digest("bi-token").into()],
             allow: vec![Permission::Subscribe, Permission::Config],
             accounts: vec!["second".to_owned()],
+            ..config::Client::default()
         };
         let clients = Clients::new(&[client], vec!["first".into(), "second".into()]);
         let inner = tower::service_fn(async |request: Request<Body>| {

@@ -1,30 +1,46 @@
-//! Who may call what, for which account.
+//! Who calls, with which rights, and for which account.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpConnectInfo;
 
+use super::jwt::Jwts;
+use super::quota::Usage;
 use crate::config::{self, Permission};
 
 /// The header that chooses the account.
 const ACCOUNT_KEY: &str = "yeta-account";
 
-/// Why a call is not let in.
+/// Why a call is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// It came without the credentials of any client.
+    /// The call has no credentials of a client.
     #[error("no client has these credentials; send `authorization: Bearer <token>`")]
     Unauthenticated,
-    /// The client may not call this.
-    #[error("client {client:?} is not allowed {group:?}")]
+    /// The client is switched off.
+    #[error("client {client:?} is disabled in the gateway's configuration")]
+    ClientDisabled {
+        /// The client's name.
+        client: String,
+    },
+    /// The client was changed in the gateway's configuration while its stream was open. Safe to
+    /// call again with the present credentials.
+    #[error("the client's credentials or rights have changed")]
+    Revoked,
+    /// The client lacks a right.
+    #[error("client {client:?} lacks the right {right:?}")]
     RpcForbidden {
         /// The client's name.
         client: String,
-        /// What it would have to be allowed.
-        group: &'static str,
+        /// The right that the call needs.
+        right: &'static str,
     },
     /// No such account is configured.
     #[error("no account named {0:?} is configured")]
@@ -37,51 +53,126 @@ pub enum AuthError {
         /// The account asked for.
         account: String,
     },
+    /// The subscription's name is not among the client's patterns.
+    #[error("client {client:?} may not use subscription {subscription:?}")]
+    SubscriptionForbidden {
+        /// The client's name.
+        client: String,
+        /// The name asked for.
+        subscription: String,
+    },
 }
 
-/// Every client and account that the gateway knows.
+/// How a client has shown who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Not at all: no clients are configured.
+    None,
+    /// By a bearer token.
+    Token,
+    /// By a certificate.
+    Certificate,
+    /// By a token of a Kubernetes service account.
+    Jwt,
+}
+
+impl Method {
+    /// The method's name in the audit log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Token => "token",
+            Self::Certificate => "certificate",
+            Self::Jwt => "jwt",
+        }
+    }
+}
+
+/// The other end of a connection; an extension of its requests.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// Its address.
+    pub address: Option<SocketAddr>,
+    /// DNS and URI names of its certificate, which has been verified.
+    pub names: Arc<[String]>,
+}
+
+/// The address that a request comes from.
+pub fn peer(extensions: &http::Extensions) -> Option<SocketAddr> {
+    match extensions.get::<Peer>() {
+        Some(peer) => peer.address,
+        None => extensions.get::<TcpConnectInfo>()?.remote_addr(),
+    }
+}
+
+/// The clients and accounts of the gateway. The clients can be replaced while it runs.
 #[derive(Debug)]
 pub struct Clients {
-    known: Vec<Arc<Client>>,
-    /// Stands for everybody when no clients are configured.
-    everybody: Option<Arc<Client>>,
+    known: RwLock<Arc<Known>>,
+    jwts: Option<Jwts>,
     /// Names of the accounts, the default first.
     accounts: Vec<String>,
 }
 
+/// The clients of one version of the configuration.
+#[derive(Debug)]
+struct Known {
+    clients: Vec<Arc<Client>>,
+    /// The hash of each token, and the place of its client in `clients`.
+    tokens: Vec<([u8; 32], u32)>,
+    /// Certificate names.
+    names: BTreeMap<String, Arc<Client>>,
+    /// `sub` claims.
+    subjects: BTreeMap<String, Arc<Client>>,
+    /// Stands for everybody when no clients are configured.
+    everybody: Option<Arc<Client>>,
+}
+
 #[derive(Debug)]
 struct Client {
-    name: String,
-    token_sha256: [u8; 32],
-    allow: BTreeSet<Permission>,
+    config: config::Client,
+    /// The rights, those that others include among them.
+    rights: BTreeSet<Permission>,
     /// `None`: every account.
     accounts: Option<BTreeSet<String>>,
     /// Whether it stands for everybody.
     is_everybody: bool,
+    /// What it has used; kept when the configuration changes.
+    usage: Arc<Usage>,
+    /// Cancelled when its credentials or rights have changed.
+    revoked: CancellationToken,
 }
 
 /// A client that has shown who it is.
 #[derive(Clone, Debug)]
-pub struct Caller(Arc<Client>);
+pub struct Caller {
+    client: Arc<Client>,
+    method: Method,
+}
 
 impl Caller {
     /// The client's name, for logs.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.client.config.name
+    }
+
+    /// How it has shown who it is.
+    pub fn method(&self) -> Method {
+        self.method
     }
 
     /// The client to whom ids of submissions belong; empty where everybody is one.
     pub fn scope(&self) -> &str {
-        if self.0.is_everybody {
+        if self.client.is_everybody {
             ""
         } else {
-            &self.0.name
+            self.name()
         }
     }
 
-    /// Whether the client may call RPCs of this group.
-    pub fn may(&self, group: Permission) -> bool {
-        self.0.allow.contains(&group)
+    /// Whether the client has a right.
+    pub fn may(&self, right: Permission) -> bool {
+        self.client.rights.contains(&right)
     }
 
     /// Refuses a client that has none of these rights.
@@ -91,13 +182,13 @@ impl Caller {
         }
         Err(AuthError::RpcForbidden {
             client: self.name().to_owned(),
-            group: rights.first().map_or("", |right| right.name()),
+            right: rights.first().map_or("", |right| right.name()),
         })
     }
 
     /// Whether the client may use and see this account.
     pub fn may_use(&self, account: &str) -> bool {
-        match &self.0.accounts {
+        match &self.client.accounts {
             None => true,
             Some(accounts) => accounts.contains(account),
         }
@@ -105,51 +196,146 @@ impl Caller {
 
     /// The accounts that the client is held to; `None`: every account.
     pub fn accounts(&self) -> Option<Vec<String>> {
-        let accounts = self.0.accounts.as_ref()?;
+        let accounts = self.client.accounts.as_ref()?;
         Some(accounts.iter().cloned().collect())
     }
+
+    /// Whether the client may use subscriptions of this name.
+    pub fn may_name(&self, subscription: &str) -> bool {
+        let patterns = &self.client.config.subscriptions;
+        patterns.is_empty() || patterns.iter().any(|it| matches(it, subscription))
+    }
+
+    /// Makes sure that the client may use subscriptions of this name.
+    pub fn check_name(&self, subscription: &str) -> Result<(), AuthError> {
+        if self.may_name(subscription) {
+            return Ok(());
+        }
+        Err(AuthError::SubscriptionForbidden {
+            client: self.name().to_owned(),
+            subscription: subscription.to_owned(),
+        })
+    }
+
+    /// Whether phone numbers in what the client receives are masked.
+    pub fn is_masked(&self) -> bool {
+        self.client.config.mask_phones
+    }
+
+    /// The client's bounds.
+    pub fn bounds(&self) -> &config::Client {
+        &self.client.config
+    }
+
+    /// What the client has used of its bounds.
+    pub fn usage(&self) -> &Arc<Usage> {
+        &self.client.usage
+    }
+
+    /// Cancelled when the client's credentials or rights have changed: its streams end.
+    pub fn revoked(&self) -> &CancellationToken {
+        &self.client.revoked
+    }
+}
+
+/// Whether a name matches a pattern, in which `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
+        return false;
+    };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        let Some(at) = rest.find(part) else {
+            return false;
+        };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
 }
 
 impl Clients {
     /// The configured clients; none means that everybody may do everything.
     /// `accounts` are the configured accounts' names, the default first.
     pub fn new(clients: &[config::Client], accounts: Vec<String>) -> Self {
-        let everybody = clients.is_empty().then(|| {
-            Arc::new(Client {
-                name: "everybody".to_owned(),
-                token_sha256: [0; 32],
-                allow: Permission::ALL.into(),
-                accounts: None,
-                is_everybody: true,
-            })
-        });
-        let clients = clients.iter().map(|client| Arc::new(Client::new(client)));
         Self {
-            known: clients.collect(),
-            everybody,
+            known: RwLock::new(Arc::new(Known::new(clients, None))),
+            jwts: None,
             accounts,
         }
     }
 
-    /// Takes the permission `admin` from everybody where other machines can connect.
+    /// Takes the right `admin` from everybody where other machines can connect.
     #[must_use]
     pub fn listening_on(mut self, address: SocketAddr) -> Self {
-        if let Some(everybody) = self.everybody.as_mut().and_then(Arc::get_mut)
-            && !address.ip().is_loopback()
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !address.ip().is_loopback()
+            && let Some(known) = Arc::get_mut(known)
+            && let Some(everybody) = known.everybody.as_mut().and_then(Arc::get_mut)
         {
-            everybody.allow.remove(&Permission::Admin);
+            everybody.rights.remove(&Permission::Admin);
         }
         self
     }
 
-    /// The client whose credentials stand in the head of a request.
-    pub fn authenticate(&self, head: &Parts) -> Result<Caller, AuthError> {
-        let client = match &self.everybody {
-            Some(everybody) => Some(everybody),
-            None => self.of_token(&head.headers),
+    /// The same, which verify tokens of service accounts, too.
+    pub fn with_jwts(self, jwts: Option<Jwts>) -> Self {
+        Self { jwts, ..self }
+    }
+
+    /// Puts other clients in the place of the present ones. Streams of clients that have changed
+    /// end.
+    pub fn replace(&self, clients: &[config::Client]) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let next = Arc::new(Known::new(clients, Some(&known)));
+        *known = next;
+    }
+
+    fn known(&self) -> Arc<Known> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.clone()
+    }
+
+    /// Finds the client whose credentials stand in the head of a request. A bearer token comes
+    /// before a certificate: a wrong token is refused whatever the certificate is.
+    pub async fn authenticate(&self, head: &Parts) -> Result<Caller, AuthError> {
+        let known = self.known();
+        if let Some(everybody) = &known.everybody {
+            return Ok(Caller {
+                client: everybody.clone(),
+                method: Method::None,
+            });
+        }
+        let (client, method) = match head.headers.get(AUTHORIZATION) {
+            Some(header) => self.by_token(&known, header).await,
+            None => (known.by_certificate(head), Method::Certificate),
         };
         let client = client.ok_or(AuthError::Unauthenticated)?;
-        Ok(Caller(Arc::clone(client)))
+        if !client.config.enabled {
+            let client = client.config.name.clone();
+            return Err(AuthError::ClientDisabled { client });
+        }
+        Ok(Caller { client, method })
+    }
+
+    async fn by_token(&self, known: &Known, header: &HeaderValue) -> (Option<Arc<Client>>, Method) {
+        let Some(token) = bearer(header) else {
+            return (None, Method::Token);
+        };
+        let Some(jwts) = self.jwts.as_ref().filter(|_| Jwts::is_jwt(token)) else {
+            return (known.by_hash(token), Method::Token);
+        };
+        let client = match jwts.subject(token).await {
+            Ok(subject) => known.subjects.get(&subject).cloned(),
+            Err(error) => {
+                tracing::debug!(%error, "a token of a service account is refused");
+                None
+            }
+        };
+        (client, Method::Jwt)
     }
 
     /// The default account, if the caller may use it.
@@ -182,38 +368,117 @@ impl Clients {
             }),
         }
     }
+}
 
-    /// The client whose token this is. Hashes are compared in constant time, and
-    /// with every client's, so that the time tells nothing of them.
-    fn of_token(&self, headers: &HeaderMap) -> Option<&Arc<Client>> {
-        let header = headers.get("authorization")?.to_str().ok()?;
-        let (scheme, token) = header.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
+/// The token of an `authorization` header.
+fn bearer(header: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty();
+    is_bearer.then_some(token)
+}
+
+impl Known {
+    /// Builds the clients; what those of `before` have used stays with their names.
+    fn new(configs: &[config::Client], before: Option<&Known>) -> Self {
+        let clients: Vec<_> = configs
+            .iter()
+            .map(|config| Client::new(config, before))
+            .collect();
+        for gone in before.iter().flat_map(|before| &before.clients) {
+            if !clients.iter().any(|client| client.is_same(gone)) {
+                gone.revoked.cancel();
+            }
         }
-        let hash: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
+        let everybody = clients.is_empty().then(Client::everybody);
+        if let Some(gone) = before.and_then(|before| before.everybody.as_ref())
+            && everybody.is_none()
+        {
+            gone.revoked.cancel();
+        }
+        let (mut tokens, mut names, mut subjects) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        for (place, client) in (0..).zip(&clients) {
+            let hashes = client.config.token_sha256.iter();
+            tokens.extend(hashes.map(|hash| (*hash, place)));
+            for name in &client.config.tls_san {
+                names.insert(name.clone(), client.clone());
+            }
+            if let Some(account) = &client.config.kubernetes {
+                subjects.insert(account.subject(), client.clone());
+            }
+        }
+        Self {
+            clients,
+            tokens,
+            names,
+            subjects,
+            everybody,
+        }
+    }
+
+    /// The client whose token this is. Hashes are compared in constant time, and with every
+    /// client's, so that the time shows nothing of them.
+    fn by_hash(&self, token: &str) -> Option<Arc<Client>> {
+        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let mut found = Choice::from(0);
-        let mut position = 0;
-        for (index, client) in (0_u32..).zip(&self.known) {
-            let same = client.token_sha256.ct_eq(&hash);
-            position.conditional_assign(&index, same);
-            found |= same;
+        let mut place = 0_u32;
+        for (known, of) in &self.tokens {
+            let is_same = known.ct_eq(&hash);
+            place.conditional_assign(of, is_same);
+            found |= is_same;
         }
-        let found = bool::from(found);
-        found.then(|| self.known.get(position as usize)).flatten()
+        let found = bool::from(found).then_some(place)?;
+        self.clients.get(found as usize).cloned()
+    }
+
+    /// The client of a certificate: of the first of its names that a client has.
+    fn by_certificate(&self, head: &Parts) -> Option<Arc<Client>> {
+        let names = head.extensions.get::<Peer>()?.names.iter();
+        names
+            .into_iter()
+            .find_map(|name| self.names.get(name).cloned())
     }
 }
 
 impl Client {
-    fn new(config: &config::Client) -> Self {
+    fn new(config: &config::Client, before: Option<&Known>) -> Arc<Self> {
         let every_account = config.accounts.iter().any(|name| name == "*");
-        Self {
-            name: config.name.clone(),
-            token_sha256: config.token_sha256,
-            allow: config.allow.iter().copied().collect(),
+        let included = config.allow.iter().flat_map(|right| right.includes());
+        let of_before = before.and_then(|before| {
+            let mut clients = before.clients.iter();
+            clients.find(|client| client.config.name == config.name)
+        });
+        let client = Self {
+            rights: config.allow.iter().chain(included).copied().collect(),
             accounts: (!every_account).then(|| config.accounts.iter().cloned().collect()),
             is_everybody: false,
+            usage: of_before.map(|it| it.usage.clone()).unwrap_or_default(),
+            revoked: CancellationToken::new(),
+            config: config.clone(),
+        };
+        match of_before {
+            // Its streams go on.
+            Some(same) if client.is_same(same) => same.clone(),
+            _ => Arc::new(client),
         }
+    }
+
+    fn everybody() -> Arc<Self> {
+        Arc::new(Self {
+            config: config::Client {
+                name: "everybody".to_owned(),
+                ..config::Client::default()
+            },
+            rights: Permission::ALL.into(),
+            accounts: None,
+            is_everybody: true,
+            usage: Arc::default(),
+            revoked: CancellationToken::new(),
+        })
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.config == other.config
     }
 }
 
@@ -224,9 +489,10 @@ mod tests {
     fn client(name: &str, allow: &[Permission], accounts: &[&str]) -> config::Client {
         config::Client {
             name: name.to_owned(),
-            token_sha256: Sha256::digest(format!("{name}-token")).into(),
+            token_sha256: vec![Sha256::digest(format!("{name}-token")).into()],
             allow: allow.to_vec(),
             accounts: accounts.iter().map(|&account| account.to_owned()).collect(),
+            ..config::Client::default()
         }
     }
 
@@ -246,11 +512,16 @@ mod tests {
         head
     }
 
-    #[test]
-    fn without_clients_everybody_may_do_everything() {
+    fn bearer_of(token: &str) -> Parts {
+        head(&[("authorization", &format!("Bearer {token}"))])
+    }
+
+    #[tokio::test]
+    async fn without_clients_everybody_may_do_everything() {
         let clients = Clients::new(&[], vec!["first".into()]);
-        let caller = clients.authenticate(&head(&[])).unwrap();
+        let caller = clients.authenticate(&head(&[])).await.unwrap();
         assert_eq!(caller.require(&[Permission::Admin]), Ok(()));
+        assert_eq!(caller.method(), Method::None);
         assert_eq!(clients.default_account(&caller), Ok("first"));
         let asked = head(&[("yeta-account", "other")]);
         assert_eq!(
@@ -259,25 +530,25 @@ mod tests {
         );
     }
 
-    #[test]
-    fn without_clients_only_callers_on_this_machine_are_administrators() {
-        let may = |address: &str, group| {
+    #[tokio::test]
+    async fn without_clients_only_callers_on_this_machine_are_administrators() {
+        let may = async |address: &str, group| {
             let clients = Clients::new(&[], vec!["first".into()]);
             let clients = clients.listening_on(address.parse().unwrap());
-            let caller = clients.authenticate(&head(&[])).unwrap();
+            let caller = clients.authenticate(&head(&[])).await.unwrap();
             caller.require(&[group]).is_ok()
         };
         for address in ["127.0.0.1:50051", "127.9.9.9:1", "[::1]:50051"] {
-            assert!(may(address, Permission::Admin), "{address}");
+            assert!(may(address, Permission::Admin).await, "{address}");
         }
         for address in ["0.0.0.0:50051", "10.0.0.7:50051", "[::]:50051"] {
-            assert!(!may(address, Permission::Admin), "{address}");
-            assert!(may(address, Permission::Outbound), "{address}");
+            assert!(!may(address, Permission::Admin).await, "{address}");
+            assert!(may(address, Permission::Outbound).await, "{address}");
         }
     }
 
-    #[test]
-    fn a_client_is_recognized_by_its_token_alone() {
+    #[tokio::test]
+    async fn a_client_is_recognized_by_its_token_alone() {
         let clients = clients();
         for (header, expected) in [
             (Some("Bearer crm-token"), true),
@@ -285,11 +556,12 @@ mod tests {
             (Some("Bearer crm-tokem"), false),
             (Some("Basic crm-token"), false),
             (Some("crm-token"), false),
+            (Some("Bearer "), false),
             (Some(""), false),
             (None, false),
         ] {
             let pairs = header.map(|header| ("authorization", header));
-            match clients.authenticate(&head(pairs.as_slice())) {
+            match clients.authenticate(&head(pairs.as_slice())).await {
                 Ok(caller) => assert!(expected && caller.name() == "crm", "{header:?}"),
                 Err(error) => {
                     assert!(!expected, "{header:?}");
@@ -299,15 +571,24 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_client_calls_what_it_is_allowed_for_its_own_accounts() {
+    #[tokio::test]
+    async fn an_empty_token_is_no_token_even_where_its_hash_is_configured() {
+        let mut config = client("crm", &[], &[]);
+        config.token_sha256 = vec![Sha256::digest("").into()];
+        let clients = Clients::new(&[config], vec![]);
+        let empty = head(&[("authorization", "Bearer  ")]);
+        let refused = clients.authenticate(&empty).await;
+        assert_eq!(refused.unwrap_err(), AuthError::Unauthenticated);
+    }
+
+    #[tokio::test]
+    async fn a_client_calls_what_it_is_allowed_for_its_own_accounts() {
         let clients = clients();
-        let bi = head(&[("authorization", "Bearer bi-token")]);
-        let caller = clients.authenticate(&bi).unwrap();
+        let caller = clients.authenticate(&bearer_of("bi-token")).await.unwrap();
         assert!(matches!(
             caller.require(&[Permission::Outbound, Permission::Admin]),
             Err(AuthError::RpcForbidden {
-                group: "outbound",
+                right: "outbound",
                 ..
             })
         ));
@@ -323,5 +604,97 @@ mod tests {
             Ok(Some("second"))
         );
         assert!(caller.may_use("second") && !caller.may_use("first"));
+    }
+
+    #[tokio::test]
+    async fn a_right_includes_its_finer_ones_and_not_the_other_way_round() {
+        let clients = Clients::new(
+            &[
+                client("all", &[Permission::Outbound, Permission::Subscribe], &[]),
+                client("some", &[Permission::Place, Permission::Consume], &[]),
+            ],
+            vec![],
+        );
+        let all = clients.authenticate(&bearer_of("all-token")).await.unwrap();
+        let some = clients
+            .authenticate(&bearer_of("some-token"))
+            .await
+            .unwrap();
+        for (right, of_some) in [
+            (Permission::Place, true),
+            (Permission::Tasks, false),
+            (Permission::Submissions, false),
+            (Permission::Consume, true),
+            (Permission::Subscriptions, false),
+            (Permission::Outbound, false),
+            (Permission::Subscribe, false),
+        ] {
+            assert!(all.may(right), "{right:?}");
+            assert_eq!(some.may(right), of_some, "{right:?}");
+        }
+        assert!(!all.may(Permission::Admin));
+    }
+
+    #[tokio::test]
+    async fn two_tokens_are_good_during_a_rotation_and_one_after_it() {
+        let mut crm = client("crm", &[], &[]);
+        crm.token_sha256.push(Sha256::digest("next").into());
+        let clients = Clients::new(std::slice::from_ref(&crm), vec![]);
+        let old = clients.authenticate(&bearer_of("crm-token")).await.unwrap();
+        clients.authenticate(&bearer_of("next")).await.unwrap();
+        crm.token_sha256.remove(0);
+        clients.replace(&[crm]);
+        assert!(old.revoked().is_cancelled());
+        clients.authenticate(&bearer_of("next")).await.unwrap();
+        let refused = clients.authenticate(&bearer_of("crm-token")).await;
+        assert_eq!(refused.unwrap_err(), AuthError::Unauthenticated);
+    }
+
+    #[tokio::test]
+    async fn a_disabled_client_is_refused_and_others_go_on() {
+        let (mut crm, bi) = (client("crm", &[], &[]), client("bi", &[], &[]));
+        let clients = Clients::new(&[crm.clone(), bi.clone()], vec![]);
+        let caller = clients.authenticate(&bearer_of("crm-token")).await.unwrap();
+        let other = clients.authenticate(&bearer_of("bi-token")).await.unwrap();
+        crm.enabled = false;
+        clients.replace(&[crm, bi]);
+        assert!(caller.revoked().is_cancelled());
+        assert!(!other.revoked().is_cancelled());
+        let refused = clients.authenticate(&bearer_of("crm-token")).await;
+        let client = "crm".to_owned();
+        assert_eq!(refused.unwrap_err(), AuthError::ClientDisabled { client });
+    }
+
+    #[tokio::test]
+    async fn what_a_client_has_used_survives_a_change_of_its_settings() {
+        let mut crm = client("crm", &[], &[]);
+        let clients = Clients::new(std::slice::from_ref(&crm), vec![]);
+        let before = clients.authenticate(&bearer_of("crm-token")).await.unwrap();
+        crm.max_streams = 7;
+        clients.replace(&[crm]);
+        let after = clients.authenticate(&bearer_of("crm-token")).await.unwrap();
+        assert!(Arc::ptr_eq(before.usage(), after.usage()));
+        assert_eq!(after.bounds().max_streams, 7);
+    }
+
+    #[test]
+    fn a_pattern_bounds_names() {
+        for (pattern, name, expected) in [
+            ("crm", "crm", true),
+            ("crm", "crm-1", false),
+            ("crm-*", "crm-", true),
+            ("crm-*", "crm-worker", true),
+            ("crm-*", "crm", false),
+            ("*-crm", "a-crm", true),
+            ("*-crm", "a-crm-b", false),
+            ("a*b*c", "a-b-c", true),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "a-c", false),
+            ("ab*ba", "aba", false),
+            ("*", "", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
     }
 }

@@ -17,6 +17,7 @@ use super::push::page_size;
 use super::start::system_time;
 use super::validate::{self, Validate, Violations};
 use super::{deadline, status};
+use crate::audit::Details;
 use crate::calls::{CallQuery, Calls};
 use crate::proto::call_service_server::{CallService, CallServiceServer};
 use crate::proto::{
@@ -75,7 +76,9 @@ impl CallService for CallFront {
         request: Request<GetCallRequest>,
     ) -> Result<Response<GetCallResponse>, Status> {
         let (_, accounts) = admit(&request)?;
+        let details = Details::of(&request);
         let call_uuid = request.into_inner().call_uuid;
+        details.object(&call_uuid);
         let end = *self.log.end().borrow();
         let mut call = self.calls.get(accounts.as_ref(), &call_uuid).await?;
         if call.is_none() {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
+use url::Url;
 
 use super::door::Door;
 use crate::{
     platform::Platform,
     proto::{
-        CallbackUrl, QueryConfigRequest, QueryConfigResponse,
+        QueryConfigRequest, QueryConfigResponse,
         config_service_server::{ConfigService, ConfigServiceServer},
     },
 };
@@ -36,29 +36,61 @@ impl ConfigService for Config {
         request: Request<QueryConfigRequest>,
     ) -> Result<Response<QueryConfigResponse>, Status> {
         let mut reply = self.door.pass(request).await?;
-        hide_push_secrets(&mut reply.urls, &self.door.platform);
+        for url in &mut reply.urls {
+            url.url = without_secret(&url.url);
+        }
         Ok(Response::new(reply))
     }
 }
 
-/// The platform knows where it pushes to, and so the secret in that path. It
-/// must not reach whoever may read the configuration.
-fn hide_push_secrets(urls: &mut [CallbackUrl], platform: &Platform) {
-    for account in platform.accounts() {
-        match account.push_secret.read() {
-            Ok(secret) if secret.expose_secret().is_empty() => {}
-            Ok(secret) => {
-                for url in urls.iter_mut() {
-                    url.url = url.url.replace(secret.expose_secret(), "***");
-                }
-            }
-            Err(error) => {
-                // Better no address than one that may hold the secret.
-                tracing::warn!(account = account.name, %error, "push addresses hidden");
-                for url in urls.iter_mut() {
-                    "***".clone_into(&mut url.url);
-                }
-            }
+/// The address of a push without its secret, which the platform knows and shows. Of an address that
+/// has not the form of this gateway's, the whole path is left out: it may hold another's secret.
+fn without_secret(address: &str) -> String {
+    const HIDDEN: &str = "***";
+    let Ok(url) = Url::parse(address) else {
+        return HIDDEN.to_owned();
+    };
+    let origin = url.origin().ascii_serialization();
+    let segments: Vec<&str> = url.path_segments().into_iter().flatten().collect();
+    let path = match segments.as_slice() {
+        [before @ .., "v1", "push", account, _, module] => {
+            let before = before.iter().flat_map(|segment| [*segment, "/"]);
+            let before: String = before.collect();
+            format!("{before}v1/push/{account}/{HIDDEN}/{module}")
+        }
+        [] | [""] => String::new(),
+        _ => HIDDEN.to_owned(),
+    };
+    format!("{origin}/{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_stands_in_the_place_of_a_push_secret_is_hidden() {
+        for (address, expected) in [
+            (
+                "http://gw/v1/push/default/push-secret/receiveDialog",
+                "http://gw/v1/push/default/***/receiveDialog",
+            ),
+            (
+                "https://gw:8443/yeta/v1/push/a/%70ush/receiveVoice?x=push-secret#s",
+                "https://gw:8443/yeta/v1/push/a/***/receiveVoice",
+            ),
+            (
+                "https://u:hush@gw/v1/push/a/s/m",
+                "https://gw/v1/push/a/***/m",
+            ),
+            ("https://other/hooks/secret", "https://other/***"),
+            ("https://gw/v1/%70ush/a/s/m", "https://gw/***"),
+            ("https://gw/v1/push/a/s/m/more", "https://gw/***"),
+            ("https://gw/", "https://gw/"),
+            ("gw/v1/push/a/s/m", "***"),
+            ("", "***"),
+        ] {
+            assert_eq!(without_secret(address), expected);
         }
     }
 }

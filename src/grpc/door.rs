@@ -9,6 +9,7 @@ use super::{
     deadline,
     validate::{self, Validate},
 };
+use crate::audit::Details;
 use crate::platform::{Operation, Platform};
 
 /// Tells the cursor of the push log's present end.
@@ -28,6 +29,7 @@ impl Door {
         let deadline = deadline::of(request.metadata());
         let account = admitted(&request)?.account()?;
         let operation = request.get_ref();
+        Details::of(&request).object(&operation.named().task_id);
         validate::check(operation)?;
         Ok(self.platform.call(account, operation, deadline).await?)
     }

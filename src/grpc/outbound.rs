@@ -2,7 +2,10 @@
 
 mod rows;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -17,9 +20,10 @@ use super::{
     validate::{self, Validate},
 };
 use crate::{
+    audit::Details,
     calls::turbo_note,
     config::Permission,
-    platform::{Platform, masked},
+    platform::Platform,
     proto::{
         CallOutRequest, CallOutResponse, CreateTaskRequest, CreateTaskResponse, DeleteTaskRequest,
         DeleteTaskResponse, GetSubmissionRequest, InsertTaskDataRequest, InsertTaskDataResponse,
@@ -30,7 +34,7 @@ use crate::{
         settle_submission_request::{Outcome as Settled, Which},
     },
     store::Notes,
-    submissions::{self, Query, Submissions, SubmissionsError, Submit},
+    submissions::{self, Query, Submissions, Submit},
 };
 
 /// The service's implementation.
@@ -150,12 +154,15 @@ impl OutboundService for Outbound {
     ) -> Result<Response<rows::Answers>, Status> {
         let admitted = admitted(&request)?.clone();
         let caller = submitter(&admitted.caller, admitted.account()?);
+        let details = Details::of(&request);
         let mut rows = request.into_inner();
         let header = rows::header(&mut rows, &self.drain).await?;
+        details.upload_id(&header.upload_id);
         validate::check(&header)?;
+        let count = rows::Count::new(&admitted.caller, details);
         let drain = self.drain.clone();
         let session = self.submissions.upload(caller, header, drain).await?;
-        Ok(Response::new(rows::answers(session, rows)))
+        Ok(Response::new(rows::answers(session, rows, count)))
     }
 
     async fn get_submission(
@@ -165,6 +172,7 @@ impl OutboundService for Outbound {
         let admitted = admitted(&request)?;
         let (caller, account) = (&admitted.caller, admitted.account()?);
         let wanted = request.get_ref();
+        Details::of(&request).request_id(&wanted.request_id);
         validate::check(wanted)?;
         let client = whose(caller, &wanted.client)?.unwrap_or(caller.scope());
         let of = submitter(caller, account).of(client);
@@ -185,10 +193,9 @@ impl OutboundService for Outbound {
         let (caller, account) = (&admitted.caller, admitted.account()?);
         let settle = request.get_ref();
         validate::check(settle)?;
+        audit_settlement(&Details::of(&request), settle);
         let settled = self.submissions.settle(account, caller.scope(), settle);
-        let settled = settled.await;
-        audit_settlement(caller, account, settle, settled.as_ref().err());
-        Ok(Response::new(settled?))
+        Ok(Response::new(settled.await?))
     }
 
     async fn list_submissions(
@@ -238,34 +245,18 @@ fn whose<'a>(caller: &Caller, named: &'a str) -> Result<Option<&'a str>, Status>
     Ok(Some(named))
 }
 
-/// Writes who has settled what to the audit log.
-fn audit_settlement(
-    caller: &Caller,
-    account: &str,
-    settle: &SettleSubmissionRequest,
-    error: Option<&SubmissionsError>,
-) {
-    let (request_id, upload_id) = match &settle.which {
-        Some(Which::RequestId(id)) => (id.as_str(), ""),
-        Some(Which::UploadRow(row)) => ("", row.upload_id.as_str()),
-        None => ("", ""),
+/// Notes what a person settles, and how they know, for the audit log.
+fn audit_settlement(details: &Details, settle: &SettleSubmissionRequest) {
+    match &settle.which {
+        Some(Which::RequestId(id)) => details.request_id(id),
+        Some(Which::UploadRow(row)) => details.upload_id(&row.upload_id),
+        None => details,
     };
-    let settled = match &settle.outcome {
+    let outcome = match &settle.outcome {
         Some(Settled::Accepted(_)) => "accepted",
         Some(Settled::NotSent(_)) | None => "not_sent",
     };
-    tracing::info!(
-        target: "audit",
-        client = caller.name(),
-        rpc = "SettleSubmission",
-        account,
-        request_id,
-        upload_id,
-        settled,
-        outcome = if error.is_some() { "refused" } else { "done" },
-        reason = masked(&settle.reason),
-        "submission settled by hand"
-    );
+    details.settled(outcome, &settle.reason);
 }
 
 impl Outbound {
@@ -275,6 +266,15 @@ impl Outbound {
         let admitted = admitted(&request)?;
         let submit = request.get_ref();
         validate::check(submit)?;
+        let details = Details::of(&request);
+        details.request_id(submit.request_id());
+        details.object(&submit.named().task_id).rows(submit.rows());
+        let bound = admitted.caller.bounds().max_rows_per_day;
+        let rows = u64::try_from(submit.rows()).unwrap_or(u64::MAX);
+        admitted
+            .caller
+            .usage()
+            .rows(bound, rows, SystemTime::now())?;
         let caller = submitter(&admitted.caller, admitted.account()?);
         let submitted = self.submissions.submit(caller, submit, deadline);
         Ok(submitted.await?)

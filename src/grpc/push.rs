@@ -13,10 +13,11 @@ use super::auth::Clients;
 use super::backfill::{self, Added, FileAdded};
 use super::frames::{Frames, frames, of_delivery, of_entry};
 use super::start::{self, system_time};
-use super::status::shortened;
+use super::status::{self, shortened};
 use super::subscription::spec;
 use super::validate::{Validate, Violations};
 use crate::backfill::Backfill;
+use crate::config::Permission;
 use crate::proto::push_service_server::{PushService, PushServiceServer};
 use crate::proto::{
     AckPushesRequest, AckPushesResponse, AckResult, AckStatus, BackfillFileRequest,
@@ -260,7 +261,9 @@ impl Pushes {
                 }
                 Err(error) => return Err(self.access.status(&error.into())),
             };
-            may_see(&admitted.caller, &info.spec.filter)?;
+            if may_see(&admitted.caller, &info.spec.filter).is_err() {
+                return Err(status::name_taken(name));
+            }
             let wanted = request.filter.clone();
             let held = wanted.map(|wanted| self.access.held(admitted, wanted));
             if held.is_some_and(|held| held.ok() != Some(info.spec.filter)) {
@@ -284,6 +287,7 @@ impl Pushes {
         admitted: &Admitted,
         request: &SubscribePushesRequest,
     ) -> Result<(), Status> {
+        admitted.caller.require(&[Permission::Subscriptions])?;
         let wanted = request.filter.clone().unwrap_or_default();
         let spec = Spec {
             filter: self.access.held(admitted, wanted)?,

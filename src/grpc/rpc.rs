@@ -3,7 +3,9 @@
 use self::Account::{Named, One};
 use self::Messages::{Ids, Large, Small};
 use self::Shape::{BidiStreaming, ServerStreaming, Unary};
-use crate::config::Permission::{self, Admin, Calls, Config, Outbound, Subscribe, Voice};
+use crate::config::Permission::{
+    self, Admin, Calls, Config, Consume, Place, Submissions, Subscriptions, Tasks, Voice,
+};
 
 /// One RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +86,30 @@ impl Messages {
     }
 }
 
+/// RPCs that change nothing and read personal data: calls, recordings, submissions, pushes.
+const AUDITED_READS: [&str; 8] = [
+    "/yeta.v1.CallService/GetCall",
+    "/yeta.v1.CallService/ListCalls",
+    "/yeta.v1.OutboundService/GetSubmission",
+    "/yeta.v1.OutboundService/ListSubmissions",
+    "/yeta.v1.PushService/ListPushes",
+    "/yeta.v1.PushService/SubscribePushes",
+    "/yeta.v1.SubscriptionService/ListDeadLetters",
+    "/yeta.v1.VoiceService/DownloadVoice",
+];
+/// RPCs that settle deliveries one by one. They are as many as the events, and concern the client's
+/// own work alone.
+const DELIVERY_RPCS: [&str; 2] = [
+    "/yeta.v1.PushService/AckPushes",
+    "/yeta.v1.PushService/ExtendAckDeadline",
+];
+
 impl Rpc {
+    /// Whether the audit log has a line for each request.
+    pub fn is_audited(&self) -> bool {
+        AUDITED_READS.contains(&self.path) || self.changes && !DELIVERY_RPCS.contains(&self.path)
+    }
+
     const fn new(path: &'static str, access: Access) -> Self {
         Self {
             path,
@@ -137,36 +162,36 @@ pub const RPCS: &[Rpc] = &[
 
     Rpc::of("/yeta.v1.ConfigService/QueryConfig", &[Config]).one_account(),
 
-    Rpc::of("/yeta.v1.OutboundService/CallOut", &[Outbound]).one_account().messages(Large).changing(),
-    Rpc::of("/yeta.v1.OutboundService/CreateTask", &[Outbound]).one_account().changing(),
-    Rpc::of("/yeta.v1.OutboundService/InsertTaskData", &[Outbound]).one_account().messages(Large).changing(),
-    Rpc::of("/yeta.v1.OutboundService/StartTask", &[Outbound]).one_account().changing(),
-    Rpc::of("/yeta.v1.OutboundService/PauseTask", &[Outbound]).one_account().changing(),
-    Rpc::of("/yeta.v1.OutboundService/DeleteTask", &[Outbound]).one_account().changing(),
-    Rpc::of("/yeta.v1.OutboundService/QueryTasks", &[Outbound]).one_account(),
-    Rpc::of("/yeta.v1.OutboundService/SubmitRows", &[Outbound]).one_account().messages(Large).streaming(BidiStreaming).changing(),
-    Rpc::of("/yeta.v1.OutboundService/GetSubmission", &[Outbound]).one_account(),
-    Rpc::of("/yeta.v1.OutboundService/ListSubmissions", &[Outbound]).one_account(),
+    Rpc::of("/yeta.v1.OutboundService/CallOut", &[Place]).one_account().messages(Large).changing(),
+    Rpc::of("/yeta.v1.OutboundService/CreateTask", &[Place]).one_account().changing(),
+    Rpc::of("/yeta.v1.OutboundService/InsertTaskData", &[Place]).one_account().messages(Large).changing(),
+    Rpc::of("/yeta.v1.OutboundService/StartTask", &[Tasks]).one_account().changing(),
+    Rpc::of("/yeta.v1.OutboundService/PauseTask", &[Tasks]).one_account().changing(),
+    Rpc::of("/yeta.v1.OutboundService/DeleteTask", &[Tasks]).one_account().changing(),
+    Rpc::of("/yeta.v1.OutboundService/QueryTasks", &[Tasks]).one_account(),
+    Rpc::of("/yeta.v1.OutboundService/SubmitRows", &[Place]).one_account().messages(Large).streaming(BidiStreaming).changing(),
+    Rpc::of("/yeta.v1.OutboundService/GetSubmission", &[Submissions]).one_account(),
+    Rpc::of("/yeta.v1.OutboundService/ListSubmissions", &[Submissions]).one_account(),
     Rpc::of("/yeta.v1.OutboundService/SettleSubmission", &[Admin]).one_account().changing(),
 
-    Rpc::of("/yeta.v1.PushService/SubscribePushes", &[Subscribe]).messages(Ids).streaming(ServerStreaming),
-    Rpc::of("/yeta.v1.PushService/ListPushes", &[Subscribe]).messages(Ids),
-    Rpc::of("/yeta.v1.PushService/AckPushes", &[Subscribe]).messages(Ids).changing(),
-    Rpc::of("/yeta.v1.PushService/NackPushes", &[Subscribe]).messages(Ids).changing(),
-    Rpc::of("/yeta.v1.PushService/ExtendAckDeadline", &[Subscribe]).messages(Ids).changing(),
+    Rpc::of("/yeta.v1.PushService/SubscribePushes", &[Consume]).messages(Ids).streaming(ServerStreaming),
+    Rpc::of("/yeta.v1.PushService/ListPushes", &[Consume]).messages(Ids),
+    Rpc::of("/yeta.v1.PushService/AckPushes", &[Consume]).messages(Ids).changing(),
+    Rpc::of("/yeta.v1.PushService/NackPushes", &[Consume]).messages(Ids).changing(),
+    Rpc::of("/yeta.v1.PushService/ExtendAckDeadline", &[Consume]).messages(Ids).changing(),
     // A reader of pushes may know which are missing, and so may the client that fetches them again.
-    Rpc::of("/yeta.v1.PushService/ListFailedPushFiles", &[Subscribe, Admin]).one_account(),
+    Rpc::of("/yeta.v1.PushService/ListFailedPushFiles", &[Consume, Admin]).one_account(),
     Rpc::of("/yeta.v1.PushService/BackfillPushes", &[Admin]).one_account().streaming(ServerStreaming).changing(),
     Rpc::of("/yeta.v1.PushService/BackfillFile", &[Admin]).one_account().messages(Large).streaming(BidiStreaming).changing(),
 
-    Rpc::of("/yeta.v1.SubscriptionService/CreateSubscription", &[Subscribe]).messages(Ids).changing(),
-    Rpc::of("/yeta.v1.SubscriptionService/GetSubscription", &[Subscribe]),
-    Rpc::of("/yeta.v1.SubscriptionService/ListSubscriptions", &[Subscribe]),
-    Rpc::of("/yeta.v1.SubscriptionService/UpdateSubscription", &[Subscribe]).messages(Ids).changing(),
-    Rpc::of("/yeta.v1.SubscriptionService/DeleteSubscription", &[Subscribe]).changing(),
-    Rpc::of("/yeta.v1.SubscriptionService/SeekSubscription", &[Subscribe]).changing(),
-    Rpc::of("/yeta.v1.SubscriptionService/ListDeadLetters", &[Subscribe]),
-    Rpc::of("/yeta.v1.SubscriptionService/RedriveDeadLetters", &[Subscribe]).messages(Ids).changing(),
+    Rpc::of("/yeta.v1.SubscriptionService/CreateSubscription", &[Subscriptions]).messages(Ids).changing(),
+    Rpc::of("/yeta.v1.SubscriptionService/GetSubscription", &[Subscriptions]),
+    Rpc::of("/yeta.v1.SubscriptionService/ListSubscriptions", &[Subscriptions]),
+    Rpc::of("/yeta.v1.SubscriptionService/UpdateSubscription", &[Subscriptions]).messages(Ids).changing(),
+    Rpc::of("/yeta.v1.SubscriptionService/DeleteSubscription", &[Subscriptions]).changing(),
+    Rpc::of("/yeta.v1.SubscriptionService/SeekSubscription", &[Subscriptions]).changing(),
+    Rpc::of("/yeta.v1.SubscriptionService/ListDeadLetters", &[Subscriptions]),
+    Rpc::of("/yeta.v1.SubscriptionService/RedriveDeadLetters", &[Subscriptions]).messages(Ids).changing(),
 
     Rpc::of("/yeta.v1.VoiceService/DownloadVoice", &[Voice]).streaming(ServerStreaming),
 
@@ -247,6 +272,17 @@ mod tests {
                     assert!(!is_standard && !rights.is_empty(), "{}", rpc.path);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_rpcs_of_the_audit_log_are_in_the_table() {
+        for path in AUDITED_READS {
+            let is_read = find(path).is_some_and(|rpc| !rpc.changes && rpc.is_audited());
+            assert!(is_read, "{path}");
+        }
+        for path in DELIVERY_RPCS {
+            assert!(find(path).is_some_and(|rpc| rpc.changes && !rpc.is_audited()));
         }
     }
 

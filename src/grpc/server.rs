@@ -15,6 +15,7 @@ use super::admission::AdmissionLayer;
 use super::auth::Clients;
 use super::observe::{GrpcMetrics, ObserveLayer};
 use super::overload::OverloadLayer;
+use super::supervision::SupervisionLayer;
 use super::{
     LogEnd, Targets, call_service, config_service, outbound_service, push_service,
     subscription_service, voice_service,
@@ -108,6 +109,7 @@ impl GrpcServer {
             .layer(ObserveLayer(self.metrics.clone()))
             // A request without credentials, or without the right, takes no permit.
             .layer(AdmissionLayer::new(self.clients.clone()))
+            .layer(SupervisionLayer)
             .layer(OverloadLayer::new(self.max_concurrent_requests));
         // A client that compresses whatever it sends asks these three, too.
         let health = health.accept_compressed(Gzip).accept_compressed(Zstd);

@@ -9,7 +9,7 @@ use prost_types::Timestamp;
 use tonic::{Code as Grpc, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{auth::AuthError, validate::Violations};
+use super::{auth::AuthError, quota::Exceeded, validate::Violations};
 use crate::{
     backfill::BackfillError,
     calls::CallsError,
@@ -149,6 +149,9 @@ impl From<PlatformError> for Status {
         let answer = match error {
             PlatformError::UnknownAccount(name) => {
                 return AuthError::AccountNotFound(name).into();
+            }
+            PlatformError::AccountDisabled(account) => {
+                Answer::new(Grpc::FailedPrecondition, "ACCOUNT_DISABLED").with("account", &account)
             }
             PlatformError::Refused {
                 code,
@@ -347,9 +350,18 @@ impl From<AuthError> for Status {
     fn from(error: AuthError) -> Self {
         let text = error.to_string();
         let answer = match error {
-            AuthError::Unauthenticated => Answer::new(Grpc::Unauthenticated, "UNAUTHENTICATED"),
-            AuthError::RpcForbidden { group, .. } => {
-                Answer::new(Grpc::PermissionDenied, "RPC_FORBIDDEN").with("group", group)
+            AuthError::Unauthenticated | AuthError::Revoked => {
+                Answer::new(Grpc::Unauthenticated, "UNAUTHENTICATED")
+            }
+            AuthError::ClientDisabled { .. } => {
+                Answer::new(Grpc::PermissionDenied, "CLIENT_DISABLED")
+            }
+            AuthError::SubscriptionForbidden { subscription, .. } => {
+                Answer::new(Grpc::PermissionDenied, "SUBSCRIPTION_FORBIDDEN")
+                    .with("subscription", &subscription)
+            }
+            AuthError::RpcForbidden { right, .. } => {
+                Answer::new(Grpc::PermissionDenied, "RPC_FORBIDDEN").with("group", right)
             }
             AuthError::AccountNotFound(account) => {
                 Answer::new(Grpc::NotFound, "ACCOUNT_NOT_FOUND").with("account", &account)
@@ -359,6 +371,15 @@ impl From<AuthError> for Status {
             }
         };
         answer.into_status(text)
+    }
+}
+
+impl From<Exceeded> for Status {
+    fn from(error: Exceeded) -> Self {
+        Answer::new(Grpc::ResourceExhausted, "OVERLOADED")
+            .with("bound", error.bound)
+            .retry(error.retry_after)
+            .into_status(error.to_string())
     }
 }
 
@@ -491,6 +512,19 @@ pub(super) fn voice_not_pushed(call: &Call) -> Status {
         .into_status(format!(
             "no recording of the call {call_uuid:?} has been pushed"
         ))
+}
+
+/// The status of an address that no push to the caller's accounts has announced.
+pub(super) fn voice_not_announced() -> Status {
+    Answer::new(Grpc::NotFound, "VOICE_NOT_PUSHED")
+        .into_status("no push to an account of this client has announced a recording at this url")
+}
+
+/// The status of a subscription's name that another client's subscription has.
+pub(super) fn name_taken(name: &str) -> Status {
+    Answer::new(Grpc::PermissionDenied, "SUBSCRIPTION_FORBIDDEN")
+        .with("subscription", name)
+        .into_status(format!("this client may not use the name {name:?}"))
 }
 
 /// The status of an address in a request that is not one of the voice server's.

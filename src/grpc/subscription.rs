@@ -11,10 +11,12 @@ use tonic::{Request, Response, Status, codec::CompressionEncoding};
 use tracing::field::debug;
 
 use super::access::{Access, Intent, admit, admit_to, is_reserved, may_see};
+use super::admission::Admitted;
 use super::auth::Clients;
 use super::push::{event, page_size};
-use super::start;
 use super::validate::{Validate, Violations};
+use super::{start, status};
+use crate::config::Permission;
 use crate::proto::subscription_service_server::{SubscriptionService, SubscriptionServiceServer};
 use crate::proto::{
     CreateSubscriptionRequest, DeadLetter, DeleteSubscriptionRequest, DeleteSubscriptionResponse,
@@ -75,6 +77,11 @@ impl SubscriptionService for Service {
         let after = relay::resolve(&self.0.log, &start).await;
         let after = after.map_err(|error| self.0.status(&error))?;
         let created = self.0.subscriptions.create(&name, spec, after).await;
+        if let Err(SubscriptionError::AlreadyExists(_)) = created
+            && self.0.info(caller, &name).await.is_err()
+        {
+            return Err(status::name_taken(&name));
+        }
         created.map_err(|error| self.refused(error))?;
         let (client, subscription) = (caller.name(), &name);
         tracing::info!(
@@ -101,7 +108,7 @@ impl SubscriptionService for Service {
         &self,
         request: Request<ListSubscriptionsRequest>,
     ) -> Result<Response<ListSubscriptionsResponse>, Status> {
-        let caller = admit(&request)?.caller;
+        let admitted = admit(&request)?;
         let request = request.into_inner();
         let size = page_size(request.page_size);
         let mut after = read_token(&request.page_token).unwrap_or_default();
@@ -114,7 +121,7 @@ impl SubscriptionService for Service {
             let is_last = infos.len() < limit;
             for info in infos {
                 after.clone_from(&info.name);
-                if may_see(&caller, &info.spec.filter).is_err() {
+                if !shows(&admitted, &info) {
                     continue;
                 }
                 if subscriptions.len() == size {
@@ -293,6 +300,18 @@ impl Service {
     fn refused(&self, error: SubscriptionError) -> Status {
         self.0.status(&error.into())
     }
+}
+
+/// Whether a list shows a subscription: its name and all that it takes are the caller's, and it
+/// takes events of the account that the request names.
+fn shows(admitted: &Admitted, info: &Info) -> bool {
+    let (caller, filter) = (&admitted.caller, &info.spec.filter);
+    let is_of_named = admitted.named().is_none_or(|named| {
+        filter.accounts.is_empty() || filter.accounts.iter().any(|account| account == named)
+    });
+    let is_named_so =
+        caller.may_name(&info.name) || is_reserved(&info.name) && caller.may(Permission::Admin);
+    is_of_named && is_named_so && may_see(caller, filter).is_ok()
 }
 
 fn name_of(subscription: Option<&Subscription>) -> &str {

@@ -16,6 +16,7 @@ use super::admission::admitted;
 use super::deadline;
 use super::status::{self, VoiceAt};
 use super::validate::{self, Validate, Violations};
+use crate::audit::Details;
 use crate::proto::download_voice_request::Source;
 use crate::proto::download_voice_response::Message;
 use crate::proto::voice_service_server::{VoiceService, VoiceServiceServer};
@@ -51,6 +52,7 @@ impl VoiceService for VoiceFront {
         request: Request<DownloadVoiceRequest>,
     ) -> Result<Response<Chunks>, Status> {
         let admitted = admitted(&request)?;
+        let details = Details::of(&request);
         let (client, accounts) = (admitted.caller.name().to_owned(), admitted.visible());
         validate::check(request.get_ref())?;
         let deadline = deadline::of(request.metadata());
@@ -66,8 +68,14 @@ impl VoiceService for VoiceFront {
         };
         let found = async {
             match request.source.unwrap_or_else(|| Source::Url(String::new())) {
-                Source::CallUuid(call_uuid) => self.targets.of_call(&accounts, &call_uuid).await,
-                Source::Url(url) => self.targets.at(&accounts, &url).await,
+                Source::CallUuid(call_uuid) => {
+                    details.object(&call_uuid);
+                    self.targets.of_call(&accounts, &call_uuid).await
+                }
+                Source::Url(url) => {
+                    details.object(&url);
+                    self.targets.at(&accounts, &url).await
+                }
             }
         };
         let target = bounds.hold(found, at).await??;

@@ -204,6 +204,9 @@ impl<O: Operation> Attempt<O> {
         if O::EFFECT == Effect::Changes {
             self.client.changes.still_closed()?;
         }
+        if O::PLACES_CALLS {
+            self.client.may_place_calls()?;
+        }
         let posted = self
             .transport
             .post(O::PATH, Some(&token.value), self.body.clone(), &self.gate)

@@ -306,6 +306,7 @@ impl Sign {
             ) => Self::Unclear,
             Some(
                 PlatformError::UnknownAccount(_)
+                | PlatformError::AccountDisabled(_)
                 | PlatformError::CredentialsUnreadable(_)
                 | PlatformError::Overloaded { .. }
                 | PlatformError::HeldBack { .. },

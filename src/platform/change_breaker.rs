@@ -299,6 +299,7 @@ impl Evidence {
                     for_token: true, ..
                 }
                 | E::UnknownAccount(_)
+                | E::AccountDisabled(_)
                 | E::Unreachable { .. }
                 | E::Unreadable { .. }
                 | E::DeadlineExceeded
@@ -336,6 +337,7 @@ impl Evidence {
                     for_token: true, ..
                 }
                 | E::UnknownAccount(_)
+                | E::AccountDisabled(_)
                 | E::CredentialsUnreadable(_)
                 | E::Overloaded { .. }
                 | E::HeldBack { .. },

@@ -13,6 +13,9 @@ pub enum PlatformError {
     /// No account of this name is configured.
     #[error("no account named {0:?} is configured")]
     UnknownAccount(String),
+    /// The account is switched off in the gateway's configuration. Nothing was sent.
+    #[error("account {0:?} is disabled in the gateway's configuration; nothing was sent")]
+    AccountDisabled(String),
     /// The platform answered with a code other than success. Where `proven`, it did not do what
     /// was asked; where not, it may have: find out before calling again.
     #[error("{}", refusal_text(code, message, *proven))]
@@ -136,6 +139,7 @@ impl PlatformError {
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::UnknownAccount(_) => "unknown_account",
+            Self::AccountDisabled(_) => "account_disabled",
             Self::Refused { .. } => "refused",
             Self::TokenRefused { .. } => "token_refused",
             Self::Unreachable { .. } => "unreachable",
@@ -152,6 +156,7 @@ impl PlatformError {
     pub fn proof(&self) -> Proof {
         match self {
             Self::UnknownAccount(_)
+            | Self::AccountDisabled(_)
             | Self::TokenRefused { .. }
             | Self::Unreachable { .. }
             | Self::DeadlineExceeded
@@ -175,6 +180,7 @@ impl PlatformError {
             | Self::Overloaded { retry_after }
             | Self::HeldBack { retry_after, .. } => Some(*retry_after),
             Self::UnknownAccount(_)
+            | Self::AccountDisabled(_)
             | Self::Refused { .. }
             | Self::TokenRefused { .. }
             | Self::OutcomeUnknown { .. }
@@ -254,6 +260,7 @@ mod tests {
         let unreadable = Outage::Unreadable { detail: text() };
         for (error, expected) in [
             (PlatformError::UnknownAccount(text()), NothingSent),
+            (PlatformError::AccountDisabled(text()), NothingSent),
             (refused(Code::Busy, false, true), Refused),
             (refused(Code::Busy, false, false), Nothing),
             (refused(Code::InvalidToken, false, false), Nothing),

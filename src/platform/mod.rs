@@ -24,7 +24,10 @@ mod wire;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -130,11 +133,23 @@ pub struct Platform {
 
 struct AccountClient {
     account: Arc<Account>,
+    /// Whether the account places calls.
+    enabled: AtomicBool,
     tokens: Tokens,
     pace: Pace,
     breaker: Arc<Breaker>,
     changes: Arc<ChangeBreaker>,
     lines: Lines,
+}
+
+impl AccountClient {
+    /// Fails where the account is switched off.
+    fn may_place_calls(&self) -> Result<(), PlatformError> {
+        if self.enabled.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(PlatformError::AccountDisabled(self.account.name.clone()))
+    }
 }
 
 impl Platform {
@@ -171,6 +186,7 @@ impl Platform {
                     breaker: Arc::new(Breaker::new(&name, config, metrics.clone())),
                     changes: Arc::new(ChangeBreaker::new(&name, config, metrics.clone())),
                     lines: Lines::default(),
+                    enabled: AtomicBool::new(account.enabled),
                     account,
                 };
                 (name, Arc::new(client))
@@ -192,12 +208,21 @@ impl Platform {
     /// change to disk.
     pub fn admits(&self, account: &str) -> Result<(), PlatformError> {
         let client = self.client(account)?;
+        client.may_place_calls()?;
         let probes = [client.changes.admits()?, client.breaker.admits()?];
         if probes.contains(&true) {
             // A probe starts a token request of its own.
             return Ok(());
         }
         client.tokens.admits()
+    }
+
+    /// Switches an account's calls on or off. What the platform has accepted before goes on there:
+    /// pause its tasks.
+    pub fn set_enabled(&self, account: &str, enabled: bool) {
+        if let Some(client) = self.accounts.get(account) {
+            client.enabled.store(enabled, Ordering::Release);
+        }
     }
 
     fn client(&self, account: &str) -> Result<&Arc<AccountClient>, PlatformError> {

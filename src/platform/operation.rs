@@ -29,6 +29,8 @@ pub trait Operation: Sync + 'static {
     const PATH: &'static str;
     /// What it does, and so whether it may be sent again.
     const EFFECT: Effect;
+    /// Whether it makes the platform dial, now or later: not done for a disabled account.
+    const PLACES_CALLS: bool = false;
 
     /// The JSON to send.
     fn body(&self) -> impl Serialize;
@@ -156,6 +158,7 @@ impl Operation for CallOutRequest {
     const NAME: &'static str = "call_out";
     const PATH: &'static str = "/outbound/v1/task/callout";
     const EFFECT: Effect = Effect::Changes;
+    const PLACES_CALLS: bool = true;
 
     fn body(&self) -> impl Serialize {
         #[derive(Serialize)]
@@ -200,6 +203,7 @@ impl Operation for CreateTaskRequest {
     const NAME: &'static str = "create_task";
     const PATH: &'static str = "/outbound/v1/task/create";
     const EFFECT: Effect = Effect::Changes;
+    const PLACES_CALLS: bool = true;
 
     fn body(&self) -> impl Serialize {
         #[derive(Serialize)]
@@ -260,6 +264,7 @@ impl Operation for InsertTaskDataRequest {
     const NAME: &'static str = "insert_task_data";
     const PATH: &'static str = "/outbound/v1/task/insert";
     const EFFECT: Effect = Effect::Changes;
+    const PLACES_CALLS: bool = true;
 
     fn body(&self) -> impl Serialize {
         #[derive(Serialize)]
@@ -302,6 +307,7 @@ impl Operation for StartTaskRequest {
     const NAME: &'static str = "start_task";
     const PATH: &'static str = "/outbound/v1/task/start";
     const EFFECT: Effect = Effect::Changes;
+    const PLACES_CALLS: bool = true;
 
     fn body(&self) -> impl Serialize {
         TaskId {

@@ -132,6 +132,7 @@ fn platform_with(
         app_secret: Secret::inline("secret"),
         push_secret: Secret::inline("push-secret"),
         allow_push_from: Vec::new(),
+        enabled: true,
     });
     let metrics = PlatformMetrics::register(&mut Registry::default());
     let platform = Platform::with_transport(config, [account], metrics, transport.clone());

@@ -15,6 +15,11 @@ pub trait Submit: Operation<Reply: Clone + Sync> + Clone + Send {
     /// The caller's id of it.
     fn request_id(&self) -> &str;
 
+    /// How many rows it submits.
+    fn rows(&self) -> usize {
+        0
+    }
+
     /// The request as it is recorded: without its id.
     fn written(&self) -> Request;
 
@@ -35,6 +40,10 @@ impl Submit for CallOutRequest {
 
     fn request_id(&self) -> &str {
         &self.request_id
+    }
+
+    fn rows(&self) -> usize {
+        self.call_list.len()
     }
 
     fn written(&self) -> Request {
@@ -94,6 +103,10 @@ impl Submit for InsertTaskDataRequest {
 
     fn request_id(&self) -> &str {
         &self.request_id
+    }
+
+    fn rows(&self) -> usize {
+        self.call_list.len()
     }
 
     fn written(&self) -> Request {

@@ -46,7 +46,7 @@ pub enum AddressError {
     #[error("it leads to another host or port than the voice server's")]
     OtherHost,
     /// It climbs up, or hides a separator.
-    #[error("its path holds dots for folders, or an encoded separator")]
+    #[error("its path holds dots for folders, a semicolon or an encoded separator")]
     Climbs,
     /// It lies beside the base's folder.
     #[error("it lies outside the voice server's folder")]
@@ -161,7 +161,8 @@ fn check_segment(segment: &str) -> Result<(), AddressError> {
             return Err(AddressError::Climbs);
         }
         let decoded = percent_decode_str(&plain).decode_utf8_lossy().into_owned();
-        let is_separator = |c: char| matches!(c, '/' | '\\') || c.is_control();
+        // Servers of Java read `..;x` as `..`.
+        let is_separator = |c: char| matches!(c, '/' | '\\' | ';') || c.is_control();
         if decoded.contains(is_separator) {
             return Err(AddressError::Climbs);
         }

@@ -42,6 +42,7 @@ pub fn account(name: &str) -> Arc<Account> {
         app_secret: Secret::inline("secret"),
         push_secret: Secret::inline("push-secret"),
         allow_push_from: Vec::new(),
+        enabled: true,
     })
 }
 

@@ -267,9 +267,10 @@ async fn clients_are_held_to_what_they_are_allowed() {
     let (fake, _) = answering(r#"{"code":0,"result":{}}"#).await;
     let client = Client {
         name: "crm".into(),
-        token_sha256: Sha256::digest("crm-token").into(),
+        token_sha256: vec![Sha256::digest("crm-token").into()],
         allow: vec![Permission::Outbound],
         accounts: vec!["second".into()],
+        ..Client::default()
     };
     let settings = settings(&fake.base_url);
     let bridge = Bridge::with(&settings, &["first", "second"], &[client]).await;

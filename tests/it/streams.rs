@@ -432,9 +432,10 @@ fn with_token<T>(token: &str, message: T) -> Request<T> {
 async fn a_client_sees_its_own_accounts_pushes_alone() {
     let client = |name: &str, allow: Permission, accounts: &[&str]| Client {
         name: name.to_owned(),
-        token_sha256: Sha256::digest(format!("{name}-token")).into(),
+        token_sha256: vec![Sha256::digest(format!("{name}-token")).into()],
         allow: vec![allow],
         accounts: accounts.iter().map(|&account| account.to_owned()).collect(),
+        ..Client::default()
     };
     let app = TestApp::with(|config| {
         config.accounts.push(Account {
@@ -443,6 +444,7 @@ async fn a_client_sees_its_own_accounts_pushes_alone() {
             app_secret: Secret::inline("secret"),
             push_secret: Secret::inline("second-secret"),
             allow_push_from: Vec::new(),
+            enabled: true,
         });
         config.clients = vec![
             client("all", Permission::Subscribe, &["*"]),

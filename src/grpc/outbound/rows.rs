@@ -1,7 +1,8 @@
 //! `SubmitRows`: a stream of rows in, a stream of their results out.
 
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
@@ -9,6 +10,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use crate::audit::Details;
+use crate::grpc::auth::Caller;
+use crate::grpc::quota::{Exceeded, Usage};
 use crate::grpc::status;
 use crate::grpc::validate::{Validate, Violations};
 use crate::proto::submit_rows_request::Message;
@@ -50,19 +54,58 @@ fn fault(fault: &str) -> Status {
     violations.into()
 }
 
+/// Counts the rows of an upload against the client's bound, and for the audit log.
+#[derive(Clone)]
+pub(super) struct Count {
+    usage: Arc<Usage>,
+    bound: u64,
+    details: Details,
+}
+
+impl Count {
+    pub(super) fn new(caller: &Caller, details: Details) -> Self {
+        Self {
+            usage: caller.usage().clone(),
+            bound: caller.bounds().max_rows_per_day,
+            details,
+        }
+    }
+
+    fn received(&self, rows: usize) -> Result<(), Exceeded> {
+        self.details.rows(rows);
+        let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+        self.usage.rows(self.bound, rows, SystemTime::now())
+    }
+
+    /// Rows for which nothing is sent do not count.
+    fn answered(&self, event: &UploadEvent) {
+        if let UploadEvent::Row(result) = event
+            && (result.known_before || matches!(result.outcome, RowOutcome::Faulty(_)))
+        {
+            self.usage.give_back_row();
+        }
+    }
+}
+
 /// Takes rows until there are no more, and answers each.
-pub(super) fn answers(mut session: Session, rows: Streaming<SubmitRowsRequest>) -> Answers {
+pub(super) fn answers(
+    mut session: Session,
+    rows: Streaming<SubmitRowsRequest>,
+    count: Count,
+) -> Answers {
     let events = session.events();
+    let answered = count.clone();
     let (end, ended) = oneshot::channel();
     tokio::spawn(async move {
         // Whoever asked may have gone.
-        let _: Result<(), _> = end.send(take(session, rows).await);
+        let _: Result<(), _> = end.send(take(session, rows, count).await);
     });
     // Results go out before the end does.
-    let events = stream::unfold(events, |events| async {
+    let events = stream::unfold((events, answered), |(events, answered)| async {
         let mut events: mpsc::Receiver<UploadEvent> = events?;
         let next = events.recv().await?;
-        Some((Ok(answer(next)), Some(events)))
+        answered.answered(&next);
+        Some((Ok(answer(next)), (Some(events), answered)))
     });
     let end = stream::once(ended).filter_map(|ended| async {
         match ended {
@@ -76,7 +119,11 @@ pub(super) fn answers(mut session: Session, rows: Streaming<SubmitRowsRequest>) 
     Box::pin(events.chain(end))
 }
 
-async fn take(mut session: Session, mut rows: Streaming<SubmitRowsRequest>) -> Result<(), Status> {
+async fn take(
+    mut session: Session,
+    mut rows: Streaming<SubmitRowsRequest>,
+    count: Count,
+) -> Result<(), Status> {
     let stopped = session.stopped();
     tokio::pin!(stopped);
     loop {
@@ -99,7 +146,14 @@ async fn take(mut session: Session, mut rows: Streaming<SubmitRowsRequest>) -> R
             }
             Ok(message) => match message? {
                 None => return Ok(session.finish().await?),
-                Some(message) => session.take(of_message(message)?).await?,
+                Some(message) => {
+                    let rows = of_message(message)?;
+                    if let Err(exceeded) = count.received(rows.len()) {
+                        session.wait_for_batches().await;
+                        return Err(exceeded.into());
+                    }
+                    session.take(rows).await?;
+                }
             },
         }
     }

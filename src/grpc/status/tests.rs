@@ -187,7 +187,7 @@ fn every_case_of_the_gateway_has_its_status_and_reason() {
     check(error, Grpc::Unauthenticated, "UNAUTHENTICATED", false);
     let error = AuthError::RpcForbidden {
         client: name(),
-        group: "voice",
+        right: "voice",
     };
     check(error, Grpc::PermissionDenied, "RPC_FORBIDDEN", false);
     let error = AuthError::AccountNotFound(name());

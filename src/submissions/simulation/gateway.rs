@@ -101,6 +101,7 @@ impl House {
             app_secret: Secret::inline("secret"),
             push_secret: Secret::inline("push-secret"),
             allow_push_from: Vec::new(),
+            enabled: true,
         });
         let mut registry = Registry::default();
         let metrics = PlatformMetrics::register(&mut registry);

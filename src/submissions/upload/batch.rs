@@ -454,7 +454,9 @@ impl Batch {
 /// Whether waiting cannot help.
 fn is_hopeless(error: &PlatformError) -> bool {
     match error {
-        PlatformError::UnknownAccount(_) | PlatformError::CredentialsUnreadable(_) => true,
+        PlatformError::UnknownAccount(_)
+        | PlatformError::AccountDisabled(_)
+        | PlatformError::CredentialsUnreadable(_) => true,
         PlatformError::Refused { code, .. } => !verdict::passes(code),
         PlatformError::TokenRefused { .. }
         | PlatformError::Unreachable { .. }

@@ -312,9 +312,10 @@ async fn only_who_may_administer_an_account_brings_back_its_pushes() {
     let files = platform_with(&["a"]).await;
     let client = |name: &str, allow: &[Permission], accounts: &[&str]| config::Client {
         name: name.to_owned(),
-        token_sha256: Sha256::digest(name).into(),
+        token_sha256: vec![Sha256::digest(name).into()],
         allow: allow.to_vec(),
         accounts: accounts.iter().map(|&it| it.to_owned()).collect(),
+        ..config::Client::default()
     };
     let app = TestApp::with(|config| {
         before(&files.base_url)(config);

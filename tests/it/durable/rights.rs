@@ -28,9 +28,10 @@ use crate::support::{TestApp, next_event, record};
 async fn shared(path: Option<&std::path::Path>) -> TestApp {
     let client = |name: &str, allow: &[Permission], accounts: &[&str]| Client {
         name: name.to_owned(),
-        token_sha256: Sha256::digest(name).into(),
+        token_sha256: vec![Sha256::digest(name).into()],
         allow: allow.to_vec(),
         accounts: accounts.iter().map(|&account| account.to_owned()).collect(),
+        ..Client::default()
     };
     TestApp::with(|config| {
         config.accounts.push(Account {
@@ -39,6 +40,7 @@ async fn shared(path: Option<&std::path::Path>) -> TestApp {
             app_secret: Secret::inline("secret"),
             push_secret: Secret::inline("second-secret"),
             allow_push_from: Vec::new(),
+            enabled: true,
         });
         config.clients = vec![
             client("all", &[Permission::Subscribe], &["*"]),

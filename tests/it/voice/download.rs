@@ -287,9 +287,10 @@ async fn a_drain_ends_a_recording_and_says_where_to_go_on() {
 async fn a_client_fetches_recordings_of_its_own_accounts_calls_alone() {
     let named = |name: &str, allow: Permission, accounts: &[&str]| Client {
         name: name.into(),
-        token_sha256: sha256(name.as_bytes()),
+        token_sha256: vec![sha256(name.as_bytes())],
         allow: vec![allow],
         accounts: accounts.iter().map(|&account| account.into()).collect(),
+        ..Client::default()
     };
     let stage = Stage::with(|config| {
         config.clients = vec![
