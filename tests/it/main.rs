@@ -18,6 +18,7 @@ mod durable;
 mod embedded;
 mod fake;
 mod fault_matrix;
+mod identity;
 mod kindness;
 mod lossless;
 mod panics;
