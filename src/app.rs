@@ -26,6 +26,7 @@ use crate::admin::{self, Ready};
 use crate::calls;
 use crate::config::Config;
 use crate::grpc::server::ServeError;
+use crate::hash_key::HashKeyError;
 use crate::http_server;
 use crate::platform::{Platform, WireError};
 use crate::provider::EndpointError;
@@ -50,6 +51,9 @@ pub enum AppError {
     /// The log cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The key of the store's hashes cannot be used.
+    #[error(transparent)]
+    HashKey(#[from] HashKeyError),
     /// The calls that were put together cannot be opened.
     #[error(transparent)]
     Calls(#[from] calls::OpenError),
@@ -84,6 +88,7 @@ pub async fn run(
 ) -> Result<(), AppError> {
     let mut registry = Registry::with_prefix("yeta_gateway");
     let metrics = Metrics::register(&mut registry);
+    metrics::register_openness(&mut registry, config.clients.is_empty());
     listeners.announce();
     settings::warn_of(&config);
 

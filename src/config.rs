@@ -281,6 +281,7 @@ mod tests {
             ("voice.retry_after", "'0s'", "0s is shorter than 100ms"),
             ("voice.stall_timeout", "'0s'", "0s is shorter than 1s"),
             ("voice.max_concurrent", "0", "0 is not between 1 and 64"),
+            ("voice.max_bytes", "1000", "1000 is not between 65536 and"),
             (
                 "dialog_context.timeout",
                 "'9ms'",
@@ -332,6 +333,14 @@ mod tests {
         assert!(with("2h").is_ok());
         let expected = "submissions.keep_rows: 1h 59m is shorter than submissions.keep, 2h";
         assert_eq!(with("119m").unwrap_err(), [expected]);
+    }
+
+    #[test]
+    fn a_hash_key_is_long_and_no_fault_shows_it() {
+        let with = |key: &str| parse(&format!("[store]\nhash_key = '{key}'"));
+        assert!(with(&"k".repeat(32)).is_ok());
+        let expected = "store.hash_key: shorter than 32 characters";
+        assert_eq!(with(&"k".repeat(31)).unwrap_err(), [expected]);
     }
 
     #[test]

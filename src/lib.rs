@@ -18,6 +18,7 @@ pub mod config;
 mod database;
 pub mod edge;
 pub mod grpc;
+pub mod hash_key;
 pub mod http_server;
 pub mod lenient;
 pub mod logging;

@@ -1,5 +1,6 @@
 //! Everything that is counted.
 
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::backfill::metrics::BackfillMetrics;
@@ -44,4 +45,13 @@ impl Metrics {
             voice: VoiceMetrics::register(registry),
         }
     }
+}
+
+/// Registers whether the gateway serves callers without credentials.
+pub(super) fn register_openness(registry: &mut Registry, is_open: bool) {
+    registry.register(
+        "open_to_everybody",
+        "1 while no clients are configured, so that nobody needs credentials",
+        ConstGauge::new(i64::from(is_open)),
+    );
 }

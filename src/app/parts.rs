@@ -67,7 +67,7 @@ impl Parts {
             log.clone(),
             log.clone(),
             platform.clone(),
-            submissions_options(config),
+            submissions_options(config, store.hash_key.clone()),
             metrics.submissions,
         );
         let submissions = Arc::new(submissions.await?);
@@ -102,7 +102,8 @@ impl Parts {
         let archive = archive_options(config).map(|options| Archive::open(&options));
         let archive = archive.transpose()?.map(Arc::new);
         let archivist = archivist(config, store, &voices, archive.as_ref(), metrics.voice).await?;
-        let clients = Clients::new(&config.clients, account_names(config));
+        let clients =
+            Clients::new(&config.clients, account_names(config)).listening_on(config.grpc.listen);
         let clients = Arc::new(clients.with_jwts(Jwts::new(&config.kubernetes)));
         let reload = Reload::new(config, clients.clone(), platform.clone());
         let grpc = GrpcServer {

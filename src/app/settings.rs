@@ -1,12 +1,17 @@
 //! What each room is told of the configuration.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use http::Uri;
+use http::uri::Scheme;
 
 use crate::backfill;
 use crate::calls::AssemblerOptions;
 use crate::config::Config;
 use crate::edge::EdgeConfig;
+use crate::hash_key::HashKey;
 use crate::platform::{DownloadConfig, PlatformConfig};
 use crate::reconciliation;
 use crate::relay::watch::Limits;
@@ -45,7 +50,7 @@ pub(super) fn platform_config(config: &Config) -> PlatformConfig {
     }
 }
 
-pub(super) fn submissions_options(config: &Config) -> submissions::Options {
+pub(super) fn submissions_options(config: &Config, hash_key: HashKey) -> submissions::Options {
     let submissions = &config.submissions;
     submissions::Options {
         keep: submissions.keep,
@@ -60,6 +65,7 @@ pub(super) fn submissions_options(config: &Config) -> submissions::Options {
             idle_timeout: submissions.idle_timeout,
         },
         evidence_window: submissions.evidence_window,
+        hash_key,
         clients: config.clients.iter().map(|it| it.name.clone()).collect(),
         accounts: account_names(config),
         clock: Arc::new(SystemTime::now),
@@ -103,6 +109,7 @@ pub(super) fn voice_server_options(config: &Config) -> ServerOptions {
         base_url: config.platform.voice_base_url.to_string(),
         connect_timeout: config.platform.connect_timeout,
         stall_timeout: config.voice.stall_timeout,
+        max_bytes: config.voice.max_bytes,
     }
 }
 
@@ -165,9 +172,59 @@ pub(super) fn reconciliation_options(config: &Config) -> reconciliation::Options
     }
 }
 
-/// Says what is good as a configuration, and hardly meant.
+/// Logs what a valid configuration leaves open or unused.
 pub(super) fn warn_of(config: &Config) {
     if config.accounts.is_empty() {
         tracing::warn!("no [[accounts]] are configured: nothing can be called or pushed");
+    }
+    if config.clients.is_empty() {
+        let address = config.grpc.listen;
+        tracing::warn!(
+            %address,
+            "no [[clients]] are configured: everybody who can connect to {address} can place \
+             calls and read phone numbers"
+        );
+    }
+    let platform = &config.platform;
+    for (key, address) in [
+        ("platform.base_url", &platform.base_url),
+        ("platform.push_download_url", &platform.push_download_url),
+    ] {
+        if is_sent_in_the_clear(address) {
+            tracing::warn!(
+                key,
+                %address,
+                "{key} is http: secrets and phone numbers cross the network in the clear"
+            );
+        }
+    }
+}
+
+/// Whether requests to the address leave this machine without TLS.
+fn is_sent_in_the_clear(address: &Uri) -> bool {
+    let host = address.host().unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    let is_local = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
+    address.scheme() == Some(&Scheme::HTTP) && !is_local
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_in_the_clear_beyond_this_machine() {
+        for (address, expected) in [
+            ("http://www.xfyeta.com", true),
+            ("http://10.0.0.7:8900/openapi", true),
+            ("http://localhost.example.com", true),
+            ("https://www.xfyeta.com", false),
+            ("http://localhost:8900", false),
+            ("http://127.0.0.1:8900", false),
+            ("http://[::1]:8900", false),
+        ] {
+            let uri = address.parse().unwrap();
+            assert_eq!(is_sent_in_the_clear(&uri), expected, "{address}");
+        }
     }
 }

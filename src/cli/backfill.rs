@@ -157,7 +157,7 @@ fn finish(
         print::out(print::json(name, sum)?)?;
     } else {
         let rows = rows.iter().cloned();
-        print::out(print::table(["failed pushes", ""], rows))?;
+        print::lines(print::table(["failed pushes", ""], rows))?;
     }
     end.map_err(refused)
 }

@@ -169,6 +169,6 @@ pub fn accepted(task_data_ids: &[String], push_cursor: &str) -> anyhow::Result<(
         .iter()
         .enumerate()
         .map(|(i, id)| [(i + 1).to_string(), id.clone()]);
-    print::out(print::table(["row", "task_data_id"], rows))?;
+    print::lines(print::table(["row", "task_data_id"], rows))?;
     print::out(format_args!("their pushes follow cursor {push_cursor}"))
 }

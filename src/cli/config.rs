@@ -58,12 +58,12 @@ pub async fn run(args: ConfigArgs) -> anyhow::Result<()> {
         .into_iter()
         .map(|voice| [voice.voice_code, voice.voice_name]);
     let urls = config.urls.into_iter().map(|url| [url.url_module, url.url]);
-    print::out(print::table(
+    print::lines(print::table(
         ["line", "calls at once", "hours", "status"],
         lines,
     ))?;
-    print::out(print::table(["robot", "name", "columns"], robots))?;
-    print::out(print::table(["voice", "name"], voices))?;
-    print::out(print::table(["pushes", "to"], urls))?;
+    print::lines(print::table(["robot", "name", "columns"], robots))?;
+    print::lines(print::table(["voice", "name"], voices))?;
+    print::lines(print::table(["pushes", "to"], urls))?;
     Ok(())
 }

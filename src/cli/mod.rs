@@ -14,6 +14,7 @@ mod submit;
 mod subscription;
 mod tail;
 mod task;
+mod terminal;
 mod voice;
 
 use std::process::{ExitCode, Termination};
@@ -76,7 +77,7 @@ pub fn main() -> ExitCode {
         // As Unix tools do: nobody is there to read more.
         Err(error) if error.is::<print::OutputClosed>() => ExitCode::SUCCESS,
         Err(error) => {
-            print::note(format_args!("{error:#}"));
+            print::notes(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -12,24 +12,38 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
+use serde::Serialize;
 use yeta_gateway::proto::push_event::Payload;
 use yeta_gateway::proto::{
     Call, CallOutcome, CallRecord, CallRecordVariant, CallState, Dialog, DialogRole,
     FILE_DESCRIPTOR_SET, PushEvent, PushKind, TaskResult, Voice,
 };
 
+use super::terminal::{clean, clean_json, clean_lines};
+
 /// Standard output has no reader any more; nothing went wrong.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output is closed")]
 pub struct OutputClosed;
 
-/// Writes a line to standard output.
+/// Writes a line to standard output. What a terminal would obey in it is replaced.
 ///
 /// # Errors
 ///
 /// [`OutputClosed`] ends the command quietly; any other error is one to report.
 pub fn out(line: impl Display) -> anyhow::Result<()> {
-    match writeln!(anstream::stdout(), "{line}") {
+    styled(clean(&line.to_string()))
+}
+
+/// Writes lines to standard output as [`out`] writes one: a table, whose cells are cleaned.
+pub fn lines(lines: impl Display) -> anyhow::Result<()> {
+    styled(clean_lines(&lines.to_string()))
+}
+
+/// Writes text to standard output as it is, with this program's own styles. Text of others must
+/// be cleaned in it, as [`line`] does.
+pub fn styled(text: impl Display) -> anyhow::Result<()> {
+    match writeln!(anstream::stdout(), "{text}") {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(OutputClosed.into()),
         Err(error) => Err(error).context("standard output cannot be written"),
@@ -41,9 +55,18 @@ pub fn note(line: impl Display) {
     error_line(format_args!("yeta-gateway: {line}"));
 }
 
+/// Writes lines to standard error, behind the program's name.
+pub fn notes(lines: impl Display) {
+    error_lines(&format!("yeta-gateway: {lines}"));
+}
+
 /// Writes a line to standard error. It is lost if it cannot be written; the command goes on.
 pub fn error_line(line: impl Display) {
-    let _ = writeln!(anstream::stderr(), "{line}");
+    error_lines(&clean(&line.to_string()));
+}
+
+fn error_lines(lines: &str) {
+    let _ = writeln!(anstream::stderr(), "{}", clean_lines(lines));
 }
 
 /// Replaces the line of progress on standard error.
@@ -58,17 +81,27 @@ pub fn json(name: &str, message: &impl Message) -> anyhow::Result<String> {
         .get_message_by_name(&format!("yeta.v1.{name}"))
         .with_context(|| format!("{name} is not described"))?;
     let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())?;
-    Ok(serde_json::to_string(&message)?)
+    json_of(&message)
 }
 
-/// Rows under their headings.
+/// A value as a line of JSON.
+pub fn json_of(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(clean_json(&serde_json::to_string(value)?).into_owned())
+}
+
+/// Rows under their headings. Each cell is cleaned.
 pub fn table<const N: usize>(
     head: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> Table {
+    let cleaned = |cells: [&str; N]| cells.map(|cell| clean(cell).into_owned());
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(head);
-    table.add_rows(rows);
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_header(cleaned(head));
+    for row in rows {
+        table.add_row(cleaned(row.each_ref().map(String::as_str)));
+    }
     table
 }
 
@@ -99,8 +132,27 @@ pub fn duration(duration: Option<prost_types::Duration>) -> String {
     or_dash(exact.map(humantime::format_duration))
 }
 
-/// An event as a line for people; phone numbers are masked.
+/// An event as a styled line for people. Phone numbers are masked.
 pub fn line(event: &PushEvent) -> String {
+    let (colour, kind, text) = in_words(event);
+    let style = Style::new().fg_color(Some(colour.into())).bold();
+    let dim = Style::new().dimmed();
+    format!(
+        "{dim}{}{dim:#} {:<8} {style}{kind:<7}{style:#} {}",
+        received(event),
+        clean(&event.account),
+        clean(&text),
+    )
+}
+
+/// An event as a line without styles. Phone numbers are masked.
+pub fn plain_line(event: &PushEvent) -> String {
+    let (_, kind, text) = in_words(event);
+    format!("{} {:<8} {kind:<7} {text}", received(event), event.account)
+}
+
+/// When an event was received, to the millisecond by the local clock.
+fn received(event: &PushEvent) -> String {
     let time = event
         .received_at
         .and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
@@ -109,7 +161,12 @@ pub fn line(event: &PushEvent) -> String {
             .strftime("%H:%M:%S%.3f")
             .to_string()
     });
-    let (colour, kind, text) = match &event.payload {
+    time.unwrap_or_default()
+}
+
+/// An event's colour, its kind and its content.
+fn in_words(event: &PushEvent) -> (AnsiColor, &'static str, String) {
+    match &event.payload {
         Some(Payload::CallRecord(record)) => (AnsiColor::Green, "record", of_record(record)),
         Some(Payload::Voice(voice)) => (AnsiColor::Cyan, "voice", of_voice(voice)),
         Some(Payload::VoiceArchived(voice)) => (AnsiColor::Cyan, "archived", of_archived(voice)),
@@ -120,14 +177,7 @@ pub fn line(event: &PushEvent) -> String {
             (AnsiColor::Yellow, "unrecognized", text)
         }
         None => (AnsiColor::Yellow, "unknown", String::new()),
-    };
-    let style = Style::new().fg_color(Some(colour.into())).bold();
-    let dim = Style::new().dimmed();
-    format!(
-        "{dim}{}{dim:#} {:<8} {style}{kind:<7}{style:#} {text}",
-        time.unwrap_or_default(),
-        event.account,
-    )
+    }
 }
 
 fn of_record(record: &CallRecord) -> String {
@@ -263,12 +313,76 @@ pub fn without_numbers(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use yeta_gateway::proto::UnrecognizedPush;
+
+    use super::super::terminal::hostile;
     use super::*;
 
     #[test]
     fn long_runs_of_digits_are_masked_in_any_text() {
         let told = without_numbers("号码13000000001不合规, code 200203, 8765432");
         assert_eq!(told, "号码130****0001不合规, code 200203, *******");
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_is_one_line_with_no_escapes_but_its_styles(
+            text in hostile(), account in hostile(), kind in 0..5,
+        ) {
+            let event = event(kind, &text, account);
+            let styles = |line: &str| line.matches('\u{1b}').count();
+            let styled = line(&event);
+            prop_assert_eq!(styles(&styled), styles(&line(&PushEvent::default())));
+            let without = styled.replace('\u{1b}', "");
+            prop_assert_eq!(clean(&without).into_owned(), without);
+        }
+
+        #[test]
+        fn a_table_has_no_escapes_and_a_row_of_others_text_adds_no_row(
+            text in hostile(), account in hostile(), kind in 0..5,
+        ) {
+            let cell = plain_line(&event(kind, &text, account));
+            let table = table(["event", "why"], [[cell, text]]).to_string();
+            prop_assert_eq!(clean_lines(&table), table.clone());
+            prop_assert_eq!(table.lines().count(), 5);
+        }
+    }
+
+    fn event(kind: i32, text: &str, account: String) -> PushEvent {
+        let text = || text.to_owned();
+        let payload = match kind {
+            0 => Payload::CallRecord(CallRecord {
+                call_uuid: text(),
+                callee: text(),
+                task_result_desc: text(),
+                ..CallRecord::default()
+            }),
+            1 => Payload::VoiceArchived(Voice {
+                call_uuid: text(),
+                archived_url: text(),
+                archive_error: text(),
+                ..Voice::default()
+            }),
+            2 => Payload::Voice(Voice {
+                absolute_url: text(),
+                ..Voice::default()
+            }),
+            3 => Payload::Call(Call {
+                callee: text(),
+                ..Call::default()
+            }),
+            _ => Payload::Unrecognized(UnrecognizedPush {
+                module: text(),
+                reason: text(),
+                ..UnrecognizedPush::default()
+            }),
+        };
+        PushEvent {
+            account,
+            payload: Some(payload),
+            ..PushEvent::default()
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tonic_types::StatusExt;
 
+use super::terminal::clean;
+
 /// Which gateway, and who asks.
 #[derive(Args, Clone)]
 pub struct RemoteArgs {
@@ -117,19 +119,46 @@ pub fn refused(status: Status) -> anyhow::Error {
     let details = status.get_error_details();
     let reason = details
         .error_info()
-        .map(|info| format!(" ({})", info.reason))
+        .map(|info| format!(" ({})", clean(&info.reason)))
         .unwrap_or_default();
     let violations = details
         .bad_request()
         .into_iter()
         .flat_map(|bad| &bad.field_violations);
     let violations: Vec<_> = violations
-        .map(|violation| format!("\n  {}: {}", violation.field, violation.description))
+        .map(|violation| {
+            let (field, description) = (&violation.field, &violation.description);
+            format!("\n  {}: {}", clean(field), clean(description))
+        })
         .collect();
     anyhow::anyhow!(
         "{}{reason}: {}{}",
         status.code(),
-        status.message(),
+        clean(status.message()),
         violations.concat()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tonic::Code;
+    use tonic_types::ErrorDetails;
+
+    use super::super::terminal::{clean_lines, hostile};
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_refusal_has_no_escapes_and_one_line_for_each_violation(text in hostile()) {
+            let mut details = ErrorDetails::new();
+            details
+                .set_error_info(text.clone(), text.clone(), [])
+                .add_bad_request_violation(text.clone(), text.clone());
+            let status = Status::with_error_details(Code::InvalidArgument, text, details);
+            let words = refused(status).to_string();
+            prop_assert_eq!(clean_lines(&words), words.clone());
+            prop_assert_eq!(words.lines().count(), 2);
+        }
+    }
 }

@@ -77,7 +77,7 @@ pub async fn run(args: SandboxArgs) -> anyhow::Result<()> {
         }
     };
     // It serves whether or not anybody reads this.
-    let _ = print::out(format_args!(
+    let _ = print::lines(format_args!(
         "sandbox listening on http://{address}\n\
          recordings at       http://{address}/voice/\n\
          faults and counts   http://{address}/sandbox"

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio::signal::unix::{SignalKind, signal};
 use yeta_gateway::app::{self, Listeners};
 use yeta_gateway::config::{Config, DEFAULT_FILE};
@@ -25,7 +27,7 @@ pub struct ServeArgs {
 /// Runs it.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     if args.print_default_config {
-        return print::out(DEFAULT_FILE.trim_end());
+        return print::lines(DEFAULT_FILE.trim_end());
     }
     let config = match check::load(args.config.as_deref()) {
         Ok(config) => config,
@@ -35,6 +37,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         }
     };
     logging::init(&config.log)?;
+    // What the gateway writes is for its own user alone: it holds phone numbers and dialogs.
+    umask(Mode::RWXG | Mode::RWXO);
     super::run(serve(config)).map(drop)
 }
 

@@ -129,7 +129,7 @@ impl SubmitArgs {
         if let Err(error) = summary::tell(&upload_id, upload.source.rows, &ended, unary.json)
             && !error.is::<print::OutputClosed>()
         {
-            print::note(format_args!("{error:#}"));
+            print::notes(format_args!("{error:#}"));
         }
         Ok(status(&upload_id, ended))
     }
@@ -156,7 +156,7 @@ impl SubmitArgs {
 /// The end of the process, and on stderr how to go on if that is needed.
 fn status(upload_id: &str, ended: Ended) -> ExitCode {
     if let Some(error) = ended.broken {
-        print::note(format_args!(
+        print::notes(format_args!(
             "{error:#}\n\
              yeta-gateway: broken off; run the same command again to go on (if the file has \
              changed since, with --upload-id {upload_id}): nobody who was accepted is called again"

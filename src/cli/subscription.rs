@@ -331,7 +331,7 @@ fn show(subscription: &Subscription, json: bool) -> anyhow::Result<()> {
         ("lost", stats.lost_events.to_string()),
     ];
     let rows = rows.map(|(what, value)| [what.to_owned(), value]);
-    print::out(print::table(["", "subscription"], rows))?;
+    print::lines(print::table(["", "subscription"], rows))?;
     Ok(())
 }
 
@@ -363,7 +363,7 @@ async fn list(mut client: Client, json: bool) -> anyhow::Result<()> {
         "dead letters",
         "lost",
     ];
-    print::out(print::table(head, all.into_iter().map(row)))?;
+    print::lines(print::table(head, all.into_iter().map(row)))?;
     Ok(())
 }
 
@@ -407,14 +407,14 @@ async fn dead_letters(mut client: Client, name: String, json: bool) -> anyhow::R
         return Ok(());
     }
     let head = ["event", "event id", "attempts", "why", "parked"];
-    print::out(print::table(head, all.into_iter().map(letter_row)))?;
+    print::lines(print::table(head, all.into_iter().map(letter_row)))?;
     Ok(())
 }
 
 fn letter_row(letter: DeadLetter) -> [String; 5] {
     let event = letter.event.unwrap_or_default();
     [
-        print::line(&event),
+        print::plain_line(&event),
         event.event_id,
         letter.attempts.to_string(),
         letter.reason,

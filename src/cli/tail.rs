@@ -163,12 +163,11 @@ impl TailArgs {
     }
 
     fn print(&self, event: &PushEvent) -> anyhow::Result<()> {
-        let line = if self.json {
-            print::json("PushEvent", event)?
+        if self.json {
+            print::out(print::json("PushEvent", event)?)
         } else {
-            print::line(event)
-        };
-        print::out(line)
+            print::styled(print::line(event))
+        }
     }
 
     /// Acknowledges what has been printed.

@@ -257,7 +257,7 @@ async fn query(mut client: Client, request: QueryTasksRequest, json: bool) -> an
     let head = [
         "task", "name", "status", "numbers", "called", "answered", "began", "ended",
     ];
-    print::out(print::table(head, answer.rows.into_iter().map(row)))?;
+    print::lines(print::table(head, answer.rows.into_iter().map(row)))?;
     Ok(())
 }
 

@@ -103,7 +103,9 @@ impl GetArgs {
                     if tries >= TRIES {
                         return Err(refused(status));
                     }
-                    bar.println(format!("yeta-gateway: {}, trying again", status.message()));
+                    bar.suspend(|| {
+                        print::note(format_args!("{}, trying again", status.message()));
+                    });
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(Failure::Final(error)) => return Err(error),
@@ -182,7 +184,7 @@ impl GetArgs {
                 "pushed_size": info.pushed_size,
                 "size_differs": info.size_differs,
             });
-            print::out(serde_json::to_string(&report)?)?;
+            print::out(print::json_of(&report)?)?;
             return Ok(());
         }
         let mut text = format!("{file}: {size} bytes");

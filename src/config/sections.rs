@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Uri;
 use jiff::civil::Time;
+use secrecy::ExposeSecret as _;
 
 use super::clients::optional_secret;
 use super::reader::{Section, Setting};
@@ -22,6 +23,8 @@ const HOUR: Duration = Duration::from_hours(1);
 /// Bounds of one message: the least holds any usual push, or fifty rows.
 const LEAST_BYTES: usize = 64 << 10;
 const MOST_BYTES: usize = 1 << 30;
+/// The least length of a hash key, in characters.
+const LEAST_HASH_KEY: usize = 32;
 /// The least bound of the log's bytes: a smaller one removes pushes as they come.
 const LEAST_RETENTION_BYTES: u64 = 1 << 20;
 
@@ -85,7 +88,7 @@ pub struct Platform {
 }
 
 /// `[store]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Store {
     /// The folder of the log.
     pub path: PathBuf,
@@ -93,6 +96,8 @@ pub struct Store {
     pub retention: Duration,
     /// How many bytes of pushes are kept at most; 0: no bound.
     pub retention_bytes: u64,
+    /// The key of hashes of phone numbers; `None`: one is made and kept beside the data.
+    pub hash_key: Option<Secret>,
 }
 
 /// `[subscriptions]`
@@ -151,6 +156,8 @@ pub struct Voice {
     pub max_concurrent: usize,
     /// How long the voice server may send nothing.
     pub stall_timeout: Duration,
+    /// Maximum number of bytes of one recording.
+    pub max_bytes: u64,
     /// `[voice.s3]`
     pub s3: S3,
 }
@@ -343,7 +350,14 @@ impl Store {
             path: section.get("path", "./data".into()),
             retention: section.duration("retention", Duration::from_hours(7 * 24), MINUTE),
             retention_bytes: section.get("retention_bytes", 0),
+            hash_key: optional_secret(section, "hash_key"),
         };
+        if let Some(Ok(key)) = store.hash_key.as_ref().map(Secret::read)
+            && key.expose_secret().len() < LEAST_HASH_KEY
+        {
+            let problem = format!("shorter than {LEAST_HASH_KEY} characters");
+            section.fault("hash_key", problem);
+        }
         if (1..LEAST_RETENTION_BYTES).contains(&store.retention_bytes) {
             let problem = format!(
                 "{} is neither 0 nor at least {LEAST_RETENTION_BYTES}",
@@ -437,6 +451,7 @@ impl Voice {
             retry_after: section.duration("retry_after", Duration::from_secs(10), TENTH),
             max_concurrent: section.number("max_concurrent", 4, 1..=64),
             stall_timeout: section.duration("stall_timeout", Duration::from_secs(15), SECOND),
+            max_bytes: section.number("max_bytes", 512 << 20, LEAST_BYTES as u64..=1 << 40),
             s3: section.section("s3", S3::read),
         };
         if voice.archive.is_empty() {

@@ -269,8 +269,22 @@ impl Clients {
     }
 
     /// The same, which verify tokens of service accounts, too.
+    #[must_use]
     pub fn with_jwts(self, jwts: Option<Jwts>) -> Self {
         Self { jwts, ..self }
+    }
+
+    /// Takes the right `admin` from everybody where other machines can connect.
+    #[must_use]
+    pub fn listening_on(mut self, address: SocketAddr) -> Self {
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let everybody = Arc::get_mut(known).and_then(|known| known.everybody.as_mut());
+        if let Some(everybody) = everybody.and_then(Arc::get_mut)
+            && !address.ip().is_loopback()
+        {
+            everybody.rights.remove(&Permission::Admin);
+        }
+        self
     }
 
     /// Puts other clients in the place of the present ones. Streams of clients that have changed
@@ -377,10 +391,9 @@ impl Known {
                 gone.revoked.cancel();
             }
         }
-        let everybody = clients.is_empty().then(Client::everybody);
-        if let Some(gone) = before.and_then(|before| before.everybody.as_ref())
-            && everybody.is_none()
-        {
+        // A gateway that knew clients is never opened to everybody while it runs.
+        let everybody = (clients.is_empty() && before.is_none()).then(Client::everybody);
+        if let Some(gone) = before.and_then(|before| before.everybody.as_ref()) {
             gone.revoked.cancel();
         }
         let (mut tokens, mut names, mut subjects) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
@@ -515,6 +528,23 @@ mod tests {
             clients.named_account(&caller, &asked.headers),
             Err(AuthError::AccountNotFound("other".into()))
         );
+    }
+
+    #[tokio::test]
+    async fn without_clients_only_callers_on_this_machine_are_administrators() {
+        let may = async |address: &str, right| {
+            let clients = Clients::new(&[], vec!["first".into()]);
+            let clients = clients.listening_on(address.parse().unwrap());
+            let caller = clients.authenticate(&head(&[])).await.unwrap();
+            caller.require(&[right]).is_ok()
+        };
+        for address in ["127.0.0.1:50051", "127.9.9.9:1", "[::1]:50051"] {
+            assert!(may(address, Permission::Admin).await, "{address}");
+        }
+        for address in ["0.0.0.0:50051", "10.0.0.7:50051", "[::]:50051"] {
+            assert!(!may(address, Permission::Admin).await, "{address}");
+            assert!(may(address, Permission::Outbound).await, "{address}");
+        }
     }
 
     #[tokio::test]

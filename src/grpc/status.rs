@@ -565,6 +565,11 @@ pub(super) fn of_voice(error: &FetchError, at: VoiceAt) -> Status {
             Answer::new(Grpc::OutOfRange, error.reason()).with("size", &size.to_string())
         }
         FetchError::Changed => Answer::new(Grpc::Aborted, error.reason()),
+        FetchError::LongerThanPushed { pushed } => {
+            Answer::new(Grpc::DataLoss, error.reason()).with("pushed_size", &pushed.to_string())
+        }
+        FetchError::TooLarge { limit } => Answer::new(Grpc::FailedPrecondition, error.reason())
+            .with("max_bytes", &limit.to_string()),
     };
     let announced = at.announced_at.filter(|_| *error == FetchError::NotFound);
     let text = match announced {

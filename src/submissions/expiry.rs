@@ -290,11 +290,14 @@ impl Sweep<'_> {
         let notes = &self.ledger.notes;
         for prefix in record::upload_prefixes(account, name) {
             loop {
+                // Evidence that is weighed meanwhile would write a batch anew.
+                let _lock = self.ledger.lock(account).await;
                 let found = notes.list(&prefix, "", SLICE).await?;
                 if found.is_empty() {
                     break;
                 }
                 let mut changes = Vec::new();
+                let mut forgotten = Vec::new();
                 for (key, bytes) in found {
                     if let Some(batch) = key.strip_prefix(&format!("submission/{account}/")) {
                         let key = Key {
@@ -306,11 +309,14 @@ impl Sweep<'_> {
                         changes.extend(claims.map(|claim| NoteChange::forget(claim.key)));
                         let created_at_ms = record::created_at_ms(record.get());
                         changes.extend(record::forget(&key, created_at_ms));
-                        self.ledger.index.remove(&key);
+                        forgotten.push(key);
                     }
                     changes.push(NoteChange::forget(key));
                 }
                 notes.change(changes, Survives::Kill).await?;
+                for key in &forgotten {
+                    self.ledger.index.remove(key);
+                }
             }
         }
         let change = NoteChange::forget(place);

@@ -20,6 +20,7 @@ use super::record::{self, DIED, Key, Record};
 use super::state::{self, Event};
 use super::trust::Trust;
 use super::{Clock, Options, SubmissionsError, awaited};
+use crate::hash_key::HashKey;
 use crate::proto::{Submission, SubmissionOperation, SubmissionState};
 use crate::store::{AppendError, NoteChange, Notes, PushLog, ReadError, Survives};
 
@@ -37,6 +38,7 @@ pub(super) struct Ledger {
     pub notes: Arc<dyn Notes>,
     log: Arc<dyn PushLog>,
     pub numbers: Numbers,
+    pub hash_key: HashKey,
     clock: Clock,
     pub age: Age,
     pub index: Arc<OpenIndex>,
@@ -77,6 +79,7 @@ impl Ledger {
             index: Arc::new(OpenIndex::new(options.numbers)),
             trust,
             numbers: options.numbers,
+            hash_key: options.hash_key.clone(),
             clock: options.clock.clone(),
             evidence_window: options.evidence_window,
             metrics,

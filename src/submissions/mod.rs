@@ -54,6 +54,7 @@ use self::upload::Uploads;
 pub use self::upload::{
     Refusal, RowFault, RowOutcome, RowResult, Session, Stopped, UploadEvent, UploadOptions,
 };
+use crate::hash_key::HashKey;
 use crate::platform::{Code, Platform, PlatformError};
 use crate::proto::{Submission, UploadHeader};
 use crate::store::{AppendError, Notes, PushLog, ReadError};
@@ -74,6 +75,8 @@ pub struct Options {
     pub numbers: Numbers,
     /// How uploads behave.
     pub uploads: UploadOptions,
+    /// The key of the hashes of rows.
+    pub hash_key: HashKey,
     /// The accounts.
     pub accounts: Vec<String>,
     /// The names of the configured clients.
@@ -90,6 +93,7 @@ impl Default for Options {
             evidence_window: Duration::from_hours(2),
             numbers: Numbers::default(),
             uploads: UploadOptions::default(),
+            hash_key: HashKey::new(b"of tests"),
             accounts: Vec::new(),
             clients: Vec::new(),
             clock: Arc::new(SystemTime::now),

@@ -13,7 +13,8 @@
 //! | `claims/ACCOUNT/AGE/NAME` | [`Claims`]: keys of the two above whose submission is forgotten |
 //!
 //! Rows whose call records are awaited have keys of their own, see [`awaited`](super::awaited).
-//! What callers choose (request ids, row keys, numbers) stands in keys by its hash.
+//! What callers choose stands in keys by its hash: request ids by a plain one, row keys and numbers
+//! by one with the store's key, which their owners alone can compute.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,6 +22,7 @@ use prost::Message;
 use prost_types::Timestamp;
 use sha2::{Digest, Sha256};
 
+use crate::hash_key::HashKey;
 use crate::proto::submission::{Outcome, Request};
 use crate::proto::{Row, Submission, SubmissionState, UploadHeader};
 use crate::random;
@@ -379,13 +381,13 @@ pub(super) fn upload_prefixes(account: &str, upload: &str) -> [String; 3] {
 }
 
 /// The key of the rows of an upload that have this row key.
-pub(super) fn upload_row(upload: &str, row_key: &str) -> String {
-    format!("upload-row/{upload}/{}", hashed(&[row_key]))
+pub(super) fn upload_row(hash_key: &HashKey, upload: &str, row_key: &str) -> String {
+    format!("upload-row/{upload}/{}", hash_key.text(&[row_key]))
 }
 
 /// The key of the row of an upload that has this number, in its one form.
-pub(super) fn upload_number(upload: &str, number: &str) -> String {
-    format!("upload-number/{upload}/{}", hashed(&[number]))
+pub(super) fn upload_number(hash_key: &HashKey, upload: &str, number: &str) -> String {
+    format!("upload-number/{upload}/{}", hash_key.text(&[number]))
 }
 
 /// An upload.
@@ -432,7 +434,7 @@ pub(super) fn hashed<T: AsRef<str>>(texts: &[T]) -> String {
 }
 
 /// 128 bits that differ for different lists of texts.
-pub(super) fn digest<T: AsRef<str>>(texts: &[T]) -> [u8; 16] {
+fn digest<T: AsRef<str>>(texts: &[T]) -> [u8; 16] {
     let mut hash = Sha256::new();
     for text in texts {
         let text = text.as_ref();

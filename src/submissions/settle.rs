@@ -106,7 +106,7 @@ impl Submissions {
     ) -> Result<Vec<Target>, SubmissionsError> {
         let ledger = &self.ledger;
         let upload = record::upload_name(account, client, &name.upload_id);
-        let place = record::upload_row(&upload, &name.row_key);
+        let place = record::upload_row(&ledger.hash_key, &upload, &name.row_key);
         let Some(bytes) = ledger.notes.get(&place).await? else {
             return Ok(Vec::new());
         };

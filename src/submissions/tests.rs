@@ -882,3 +882,55 @@ async fn a_stop_comes_to_its_end_although_the_store_takes_no_answers() {
     let stopped = timeout(Duration::from_secs(600), gateway.running).await;
     assert!(stopped.is_ok(), "the process does not end");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_waits_no_longer_than_patience_for_the_rows_of_an_earlier_one() {
+    let mut stage = Stage::new();
+    // Less than the platform gets for an answer.
+    stage.options.uploads.patience = Duration::from_secs(5);
+    let gateway = stage.open().await;
+    let gateway = &gateway.submissions;
+    let begin = || gateway.upload(CALLER, header(), CancellationToken::new());
+    let answer = Arc::new(Semaphore::new(0));
+    stage.yeta.next(Act::AcceptWhen(answer.clone()));
+    let mut first = begin().await.unwrap();
+    first.take(vec![row("k", NUMBER)]).await.unwrap();
+    first.flush().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    drop(first);
+    let second = timeout(Duration::from_secs(60), begin()).await;
+    let second = second.expect("an end of the wait").map(|_| ());
+    assert!(
+        matches!(second, Err(SubmissionsError::Unavailable(_))),
+        "{second:?}"
+    );
+    answer.add_permits(1);
+    assert_eq!(
+        upload_one(gateway, "k", NUMBER).await,
+        (RowOutcome::Accepted("1000".to_owned()), true)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_is_not_forgotten_while_evidence_about_it_is_weighed() {
+    let mut stage = Stage::new();
+    stage.options.keep_rows = Duration::from_secs(90);
+    let gateway = stage.open().await;
+    stage.yeta.next(Act::Lose);
+    upload_one(&gateway.submissions, "k", NUMBER).await;
+    let ledger = &gateway.submissions.ledger;
+    let batches = async || {
+        ledger
+            .notes
+            .list("submission/a/u.", "", 9)
+            .await
+            .unwrap()
+            .len()
+    };
+    let weighing = ledger.lock("a").await;
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(batches().await, 1);
+    drop(weighing);
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(batches().await, 0);
+}

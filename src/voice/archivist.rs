@@ -318,7 +318,8 @@ impl Parts {
         voice: &Voice,
         is_content: bool,
     ) -> Result<Option<Failure>, Failure> {
-        let mut download = self.server.open(url, 0, Purpose::Archive).await?;
+        let opened = self.server.open(url, 0, Purpose::Archive, voice.size).await;
+        let mut download = opened?;
         if let Some(actual) = download.head().size {
             mismatch(voice, actual)
                 .filter(|_| !is_content)

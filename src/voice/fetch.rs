@@ -30,6 +30,8 @@ pub struct ServerOptions {
     pub connect_timeout: Duration,
     /// How long the server may send nothing.
     pub stall_timeout: Duration,
+    /// Maximum number of bytes of one recording.
+    pub max_bytes: u64,
 }
 
 /// The voice server cannot be used as it is configured.
@@ -54,6 +56,7 @@ pub struct VoiceServer {
     base: Base,
     client: Client,
     stall_timeout: Duration,
+    max_bytes: u64,
     metrics: VoiceMetrics,
 }
 
@@ -68,6 +71,37 @@ pub struct Download {
     body: Option<Body>,
     failures: u32,
     is_over: bool,
+    limit: Limit,
+}
+
+/// The most bytes that a recording may have.
+#[derive(Clone, Copy)]
+enum Limit {
+    /// What its push announced.
+    Pushed(u64),
+    /// `voice.max_bytes`, which holds for what the voice server announces, too.
+    Max(u64),
+}
+
+impl Limit {
+    fn of(head: &Head, pushed: Option<i64>, max: u64) -> Self {
+        let pushed = pushed.and_then(|size| u64::try_from(size).ok());
+        match pushed.filter(|size| head.size.is_none() && (1..max).contains(size)) {
+            Some(size) => Self::Pushed(size),
+            None => Self::Max(max),
+        }
+    }
+
+    /// Checks the position that a recording has reached, or its size.
+    fn check(self, position: u64) -> Result<(), FetchError> {
+        match self {
+            Self::Pushed(pushed) if position > pushed => {
+                Err(FetchError::LongerThanPushed { pushed })
+            }
+            Self::Max(limit) if position > limit => Err(FetchError::TooLarge { limit }),
+            Self::Pushed(_) | Self::Max(_) => Ok(()),
+        }
+    }
 }
 
 impl VoiceServer {
@@ -94,6 +128,7 @@ impl VoiceServer {
             base: Base::parse(&options.base_url)?,
             client,
             stall_timeout: options.stall_timeout,
+            max_bytes: options.max_bytes,
             metrics,
         })
     }
@@ -103,12 +138,14 @@ impl VoiceServer {
         self.base.resolve(given)
     }
 
-    /// Asks for a recording from a byte on; `url` comes from [`resolve`](Self::resolve).
+    /// Asks for a recording from a byte on; `url` comes from [`resolve`](Self::resolve). `pushed`
+    /// is the size that its push announced; it holds where the voice server announces none.
     pub async fn open(
         self: &Arc<Self>,
         url: Url,
         offset: u64,
         purpose: Purpose,
+        pushed: Option<i64>,
     ) -> Result<Download, FetchError> {
         let mut failures = 0;
         let answer = loop {
@@ -117,6 +154,8 @@ impl VoiceServer {
                 Err(error) => pause(error, &mut failures).await?,
             }
         };
+        let limit = Limit::of(&answer.head, pushed, self.max_bytes);
+        limit.check(answer.head.size.unwrap_or_default())?;
         Ok(Download {
             server: self.clone(),
             purpose,
@@ -126,6 +165,7 @@ impl VoiceServer {
             body: answer.body,
             position: offset,
             failures: 0,
+            limit,
         })
     }
 
@@ -199,6 +239,7 @@ impl Download {
             match self.step().await {
                 Ok(None) => {}
                 Ok(Some(bytes)) => {
+                    self.limit.check(self.position + bytes.len() as u64)?;
                     self.failures = 0;
                     self.position += bytes.len() as u64;
                     self.server.metrics.received(self.purpose, bytes.len());

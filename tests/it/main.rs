@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod assembly;
+mod at_rest;
 mod backfill;
 mod bridge;
 mod broken_log;
@@ -12,6 +13,7 @@ mod calls;
 mod codes;
 mod conformance;
 mod crash;
+mod deploy;
 mod dialog_context;
 mod disk;
 mod durable;
@@ -21,6 +23,7 @@ mod fault_matrix;
 mod identity;
 mod kindness;
 mod lossless;
+mod open;
 mod panics;
 mod platform;
 mod pushes;
@@ -35,5 +38,6 @@ mod submit_command;
 mod subscription_crash;
 mod subscriptions;
 mod support;
+mod terminal;
 mod token;
 mod voice;

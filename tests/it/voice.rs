@@ -5,6 +5,7 @@ mod addresses;
 mod archive;
 mod command;
 mod download;
+mod endless;
 mod memory;
 
 use bytes::Bytes;

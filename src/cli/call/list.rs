@@ -32,7 +32,7 @@ impl GetArgs {
             let answer = print::json("GetCallResponse", answer.get_ref())?;
             print::out(answer)?;
         } else {
-            print::out(show::whole(&answer.into_inner()).trim_end())?;
+            print::lines(show::whole(&answer.into_inner()).trim_end())?;
         }
         Ok(())
     }
@@ -122,7 +122,7 @@ impl ListArgs {
             }
             return Ok(());
         }
-        print::out(show::table(&calls))?;
+        print::lines(show::table(&calls))?;
         if !request.page_token.is_empty() {
             print::out(format_args!(
                 "there may be more than these {limit}: see --limit"

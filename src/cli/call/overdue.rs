@@ -89,7 +89,7 @@ impl OverdueArgs {
             return Ok(());
         }
         if !rows.is_empty() {
-            print::out(table(&rows))?;
+            print::lines(table(&rows))?;
         }
         if !request.page_token.is_empty() {
             print::out(format_args!(

@@ -81,7 +81,7 @@ async fn follow(channel: Channel, placed: &CallOutResponse) -> anyhow::Result<()
         let SubscribePushesResponse::Event(event) = message else {
             continue;
         };
-        print::out(format_args!("  {}", print::line(&event)))?;
+        print::styled(format_args!("  {}", print::line(&event)))?;
         if let Some(Payload::Call(call)) = &event.payload {
             waiting.remove(&call.task_data_id);
         }

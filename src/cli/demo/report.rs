@@ -19,7 +19,7 @@ pub fn opening(addresses: &Addresses) -> anyhow::Result<()> {
         admin,
         sandbox,
     } = addresses;
-    print::out(format_args!(
+    print::styled(format_args!(
         "\n{BOLD}yeta-gateway demo{BOLD:#}: a gateway and a simulated platform, on this machine alone\n\n\
          \x20 your services ──gRPC {grpc}──▶ gateway ──HTTP {sandbox}──▶ sandbox\n\
          \x20 your services ◀──one stream──── gateway ◀──pushes {push}── sandbox\n\
@@ -29,7 +29,7 @@ pub fn opening(addresses: &Addresses) -> anyhow::Result<()> {
 
 /// What is about to be submitted.
 pub fn submitting(robot: &Robot, line: &Line, rows: usize) -> anyhow::Result<()> {
-    print::out(format_args!(
+    print::styled(format_args!(
         "{BOLD}CallOut{BOLD:#}: {rows} rows to robot {} ({}) on line {}",
         robot.robot_id, robot.robot_name, line.line_num
     ))
@@ -38,7 +38,7 @@ pub fn submitting(robot: &Robot, line: &Line, rows: usize) -> anyhow::Result<()>
 /// What the platform answered.
 pub fn submitted(placed: &CallOutResponse) -> anyhow::Result<()> {
     let ids = placed.task_data_ids.join(", ");
-    print::out(format_args!(
+    print::styled(format_args!(
         "  accepted, task_data_ids {ids}\n  {DIM}subscribing from push_cursor {}{DIM:#}\n\n\
          {BOLD}SubscribePushes{BOLD:#}: what the platform pushes, as it comes",
         placed.push_cursor
@@ -47,7 +47,7 @@ pub fn submitted(placed: &CallOutResponse) -> anyhow::Result<()> {
 
 /// What became of the calls.
 pub fn summary(calls: &[Call]) -> anyhow::Result<()> {
-    print::out(format_args!(
+    print::styled(format_args!(
         "\n{BOLD}WatchCalls{BOLD:#}: each call put together, once all of it was there\n\n{}\n\
          {GOOD}every push has come back{GOOD:#}\n",
         show::table(calls)
@@ -62,7 +62,7 @@ pub fn what_next(addresses: &Addresses) -> anyhow::Result<()> {
         sandbox,
         ..
     } = addresses;
-    print::out(format_args!(
+    print::styled(format_args!(
         "{BOLD}Try next{BOLD:#}, in another terminal:\n\n\
          \x20 yeta-gateway tail --address http://{grpc} --from-start\n\
          \x20 yeta-gateway call list --address http://{grpc}   {DIM}# then: call get ID{DIM:#}\n\

@@ -27,10 +27,10 @@ pub fn whole(submission: &Submission) -> anyhow::Result<()> {
         ("its pushes follow", submission.push_cursor.clone()),
     ];
     let lines = lines.map(|(what, value)| [what.to_owned(), value]);
-    print::out(print::table(["", "submission"], lines))?;
+    print::lines(print::table(["", "submission"], lines))?;
     if !rows(submission).is_empty() {
         let head = ["row", "row key", "phone", "task_data_id"];
-        print::out(print::table(head, table(submission)))?;
+        print::lines(print::table(head, table(submission)))?;
     }
     if !submission.evidence.is_empty() {
         let head = [
@@ -42,12 +42,12 @@ pub fn whole(submission: &Submission) -> anyhow::Result<()> {
             "call",
         ];
         let lines = submission.evidence.iter().map(evidence);
-        print::out(print::table(head, lines))?;
+        print::lines(print::table(head, lines))?;
     }
     if !submission.settlements.is_empty() {
         let head = ["settled by hand", "client", "row", "outcome", "reason"];
         let lines = submission.settlements.iter().map(settlement);
-        print::out(print::table(head, lines))?;
+        print::lines(print::table(head, lines))?;
     }
     Ok(())
 }
@@ -66,7 +66,7 @@ pub fn list(submissions: &[Submission]) -> anyhow::Result<()> {
         "settled by",
         "evidence",
     ];
-    print::out(print::table(head, submissions.iter().map(line)))
+    print::lines(print::table(head, submissions.iter().map(line)))
 }
 
 fn line(submission: &Submission) -> [String; 10] {

@@ -39,12 +39,13 @@ pub fn tell(upload_id: &str, rows: u64, ended: &Ended, json: bool) -> anyhow::Re
             rejected_file: ended.rejected.as_ref(),
             error: ended.broken.as_ref().map(|error| format!("{error:#}")),
         };
-        print::out(serde_json::to_string(&summary)?)?;
+        print::out(print::json_of(&summary)?)?;
         return Ok(());
     }
     let table = print::table(["", "rows"], lines(rows, counts));
+    print::lines(table)?;
     print::out(format_args!(
-        "{table}\nupload {upload_id}: the same command again calls nobody who was accepted"
+        "upload {upload_id}: the same command again calls nobody who was accepted"
     ))?;
     if let Some(path) = &ended.rejected {
         print::out(format_args!(
@@ -140,7 +141,7 @@ pub fn plan(
         first_rows: rows.collect(),
     };
     if json {
-        print::out(serde_json::to_string(&plan)?)?;
+        print::out(print::json_of(&plan)?)?;
         return Ok(());
     }
     let numbers: Vec<_> = plan.unreadable_lines.iter().map(u64::to_string).collect();
@@ -157,10 +158,10 @@ pub fn plan(
         ("upload", plan.upload_id.to_owned()),
     ];
     let lines = lines.map(|(what, value)| [what.to_owned(), value]);
-    print::out(print::table(["", "nothing is sent"], lines))?;
+    print::lines(print::table(["", "nothing is sent"], lines))?;
     let first = plan.first_rows.into_iter();
     let first = first.map(|row| [row.row_key, row.values.join(", ")]);
-    print::out(print::table(["row key", "first rows"], first))?;
+    print::lines(print::table(["row key", "first rows"], first))?;
     Ok(())
 }
 

@@ -84,7 +84,8 @@ impl Targets {
     /// archive.
     pub(super) async fn open(&self, target: &Target, offset: u64) -> Result<Recording, FetchError> {
         let url = target.url.clone();
-        let opened = self.server.open(url, offset, Purpose::Download).await;
+        let (purpose, pushed) = (Purpose::Download, target.pushed_size);
+        let opened = self.server.open(url, offset, purpose, pushed).await;
         if let (Err(FetchError::NotFound), Some(archive)) = (&opened, &self.archive) {
             let kept = archive.read(&target.archived_url, offset).await?;
             return kept.map(Recording::Kept).ok_or(FetchError::NotFound);

@@ -266,7 +266,12 @@ impl Batch {
         });
         let batch = shared.next_batch();
         let key = Key::of_batch(&shared.account, shared.upload_name(), batch);
-        let changes = rows::intent(shared.upload_name(), batch, rows);
+        let changes = rows::intent(
+            &shared.uploads().ledger.hash_key,
+            shared.upload_name(),
+            batch,
+            rows,
+        );
         let flights = &ledger.index;
         let mut flight = flights.begin(&key, &record, Arc::new(request.clone()), true);
         ledger.intend(&key, &mut record, changes).await?;

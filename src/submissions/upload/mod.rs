@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use prost::Message;
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -191,7 +192,8 @@ impl Uploads {
         hold.ok().map(|(lock, _)| lock)
     }
 
-    /// Ends an earlier session of an upload, and waits until nothing of it is in flight.
+    /// Ends an earlier session of an upload, and waits until nothing of it is in flight, for as
+    /// long as patience allows.
     async fn hold(
         self: &Arc<Self>,
         name: &str,
@@ -225,7 +227,11 @@ impl Uploads {
             name: name.to_owned(),
             hold: None,
         };
-        lock.hold = Some(place.lock_owned().await);
+        let hold = timeout(self.options.patience, place.lock_owned()).await;
+        lock.hold = Some(hold.map_err(|_elapsed| {
+            let error = "an earlier stream of the upload has rows in flight";
+            SubmissionsError::Unavailable(error.to_owned())
+        })?);
         Ok((lock, taken_over))
     }
 

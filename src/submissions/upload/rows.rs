@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use prost::Message;
 
 use super::RowFault;
+use crate::hash_key::HashKey;
 use crate::proto::UploadRow;
 use crate::store::{NoteChange, ReadError};
 use crate::submissions::ledger::Ledger;
@@ -39,8 +40,8 @@ pub(super) async fn known<'a>(
 ) -> Result<Vec<Known>, ReadError> {
     let keys = rows.flat_map(|(row, number)| {
         [
-            record::upload_row(upload, &row.row_key),
-            record::upload_number(upload, number),
+            record::upload_row(&ledger.hash_key, upload, &row.row_key),
+            record::upload_number(&ledger.hash_key, upload, number),
         ]
     });
     let found = ledger.notes.get_many(keys.collect()).await?;
@@ -99,11 +100,16 @@ impl Batches {
 
 /// What records with which batch rows go out. It may stay when the batch's own record goes: a row
 /// whose batch has no record was not sent.
-pub(super) fn intent(upload: &str, batch: u64, rows: &[Ready]) -> Vec<NoteChange> {
+pub(super) fn intent(
+    hash_key: &HashKey,
+    upload: &str,
+    batch: u64,
+    rows: &[Ready],
+) -> Vec<NoteChange> {
     let mut changes = Vec::new();
     for (at, ready) in rows.iter().enumerate() {
         let sent = SentRow {
-            digest: record::digest(&ready.row.values).to_vec(),
+            digest: hash_key.digest(&ready.row.values).to_vec(),
             batch,
             row: u32::try_from(at).unwrap_or(u32::MAX),
             row_key: String::new(),
@@ -112,14 +118,14 @@ pub(super) fn intent(upload: &str, batch: u64, rows: &[Ready]) -> Vec<NoteChange
             rows: ready.others.clone(),
         };
         all.rows.push(sent.clone());
-        let place = record::upload_row(upload, &ready.row.row_key);
+        let place = record::upload_row(hash_key, upload, &ready.row.row_key);
         changes.push(NoteChange::put(place, all.encode_to_vec()));
         if ready.owns_number {
             let sent = SentRow {
                 row_key: ready.row.row_key.clone(),
                 ..sent
             };
-            let place = record::upload_number(upload, &ready.number);
+            let place = record::upload_number(hash_key, upload, &ready.number);
             changes.push(NoteChange::put(place, sent.encode_to_vec()));
         }
     }

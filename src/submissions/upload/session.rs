@@ -19,7 +19,7 @@ use crate::proto::{DuplicateRule, UploadHeader, UploadProgress, UploadRow};
 use crate::random;
 use crate::submissions::check::{self, Checked, RowFault as CheckFault};
 use crate::submissions::metrics::Outcome;
-use crate::submissions::record::{self, RowState, SentRow};
+use crate::submissions::record::{RowState, SentRow};
 use crate::submissions::{Caller, SubmissionsError};
 
 /// The results that wait for a client that does not read; then no more rows are taken.
@@ -244,7 +244,7 @@ impl Session {
             self.answer(row.row_key, outcome, true).await;
             return Ok(());
         }
-        let digest = record::digest(&row.values);
+        let digest = self.uploads().ledger.hash_key.digest(&row.values);
         let (same, others): (Vec<_>, Vec<_>) =
             (known.sent.rows.into_iter()).partition(|sent| sent.digest == digest);
         if let Some(sent) = same.first()

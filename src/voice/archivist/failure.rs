@@ -25,7 +25,10 @@ pub(super) enum Failure {
 impl Failure {
     /// Whether another try can change it.
     pub fn may_pass(&self) -> bool {
-        !matches!(self, Self::Address(_))
+        !matches!(
+            self,
+            Self::Address(_) | Self::Fetch(FetchError::TooLarge { .. })
+        )
     }
 
     /// What the call says of it when it is given up: the same however it came about, as the log

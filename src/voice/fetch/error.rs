@@ -26,6 +26,18 @@ pub enum FetchError {
     /// It is not the file any more that it was at the beginning.
     #[error("the recording has changed where it lies")]
     Changed,
+    /// It has more bytes than its push announced, and the voice server announced no size.
+    #[error("the voice server has more than the {pushed} bytes that the push announced")]
+    LongerThanPushed {
+        /// The size that the push announced.
+        pushed: u64,
+    },
+    /// It has more bytes than a recording may have; raise `voice.max_bytes` if it is a real one.
+    #[error("the recording has more than {limit} bytes (voice.max_bytes)")]
+    TooLarge {
+        /// The setting.
+        limit: u64,
+    },
     /// The archive, which it would have come from, cannot be read.
     #[error("the archive cannot be read: {0}")]
     Archive(String),
@@ -41,6 +53,8 @@ impl FetchError {
             Self::Unreachable(_) => "VOICE_SERVER_UNREACHABLE",
             Self::BeyondEnd { .. } => "OFFSET_BEYOND_END",
             Self::Changed => "VOICE_CHANGED",
+            Self::LongerThanPushed { .. } => "SIZE_MISMATCH",
+            Self::TooLarge { .. } => "VOICE_TOO_LARGE",
             Self::Archive(_) => "ARCHIVE_UNAVAILABLE",
         }
     }
@@ -50,7 +64,12 @@ impl FetchError {
         match self {
             Self::Unreachable(_) | Self::Archive(_) => true,
             Self::Status(status) => *status >= 500 || matches!(status, 408 | 429),
-            Self::NotFound | Self::Redirect(_) | Self::BeyondEnd { .. } | Self::Changed => false,
+            Self::NotFound
+            | Self::Redirect(_)
+            | Self::BeyondEnd { .. }
+            | Self::Changed
+            | Self::LongerThanPushed { .. }
+            | Self::TooLarge { .. } => false,
         }
     }
 }

@@ -15,6 +15,60 @@ use crate::support::Process;
 
 const NUMBER: &str = "13812345678";
 
+/// What each request of the test leaves, in their order.
+const LINES: [[(&str, &str); 8]; 5] = [
+    [
+        ("client", "crm"),
+        ("auth", "jwt"),
+        ("rpc", "/yeta.v1.OutboundService/CallOut"),
+        ("account", "default"),
+        ("request_id", "order-138****5678"),
+        ("rows", "2"),
+        ("outcome", "UNAVAILABLE"),
+        ("reason", "PLATFORM_UNREACHABLE"),
+    ],
+    [
+        ("client", "crm"),
+        ("auth", "token"),
+        ("rpc", "/yeta.v1.OutboundService/GetSubmission"),
+        ("account", "default"),
+        ("request_id", "order-7"),
+        ("rows", "null"),
+        ("outcome", "NOT_FOUND"),
+        ("reason", "SUBMISSION_NOT_FOUND"),
+    ],
+    [
+        ("client", "crm"),
+        ("auth", "token"),
+        ("rpc", "/yeta.v1.CallService/GetCall"),
+        ("account", "null"),
+        ("object", "call-7"),
+        ("rows", "null"),
+        ("outcome", "NOT_FOUND"),
+        ("reason", "CALL_NOT_FOUND"),
+    ],
+    [
+        ("message", "authentication failed"),
+        ("rpc", "/yeta.v1.CallService/GetCall"),
+        ("reason", "UNAUTHENTICATED"),
+        ("left_out", "0"),
+        ("client", "null"),
+        ("auth", "null"),
+        ("level", "WARN"),
+        ("account", "null"),
+    ],
+    [
+        ("client", "crm"),
+        ("auth", "token"),
+        ("rpc", "/yeta.v1.SubscriptionService/CreateSubscription"),
+        ("object", "billing"),
+        ("account", "null"),
+        ("rows", "null"),
+        ("outcome", "OK"),
+        ("reason", "null"),
+    ],
+];
+
 #[tokio::test]
 async fn each_change_and_each_read_by_id_leaves_a_line_without_numbers_and_tokens() {
     let folder = tempfile::tempdir().unwrap();
@@ -100,60 +154,8 @@ async fn each_change_and_each_read_by_id_leaves_a_line_without_numbers_and_token
         .filter_map(|line| serde_json::from_str(line).ok())
         .filter(|line: &Value| line["target"] == "audit")
         .collect();
-    let expected = [
-        [
-            ("client", "crm"),
-            ("auth", "jwt"),
-            ("rpc", "/yeta.v1.OutboundService/CallOut"),
-            ("account", "default"),
-            ("request_id", "order-138****5678"),
-            ("rows", "2"),
-            ("outcome", "UNAVAILABLE"),
-            ("reason", "PLATFORM_UNREACHABLE"),
-        ],
-        [
-            ("client", "crm"),
-            ("auth", "token"),
-            ("rpc", "/yeta.v1.OutboundService/GetSubmission"),
-            ("account", "default"),
-            ("request_id", "order-7"),
-            ("rows", "null"),
-            ("outcome", "NOT_FOUND"),
-            ("reason", "SUBMISSION_NOT_FOUND"),
-        ],
-        [
-            ("client", "crm"),
-            ("auth", "token"),
-            ("rpc", "/yeta.v1.CallService/GetCall"),
-            ("account", "null"),
-            ("object", "call-7"),
-            ("rows", "null"),
-            ("outcome", "NOT_FOUND"),
-            ("reason", "CALL_NOT_FOUND"),
-        ],
-        [
-            ("message", "authentication failed"),
-            ("rpc", "/yeta.v1.CallService/GetCall"),
-            ("reason", "UNAUTHENTICATED"),
-            ("left_out", "0"),
-            ("client", "null"),
-            ("auth", "null"),
-            ("level", "WARN"),
-            ("account", "null"),
-        ],
-        [
-            ("client", "crm"),
-            ("auth", "token"),
-            ("rpc", "/yeta.v1.SubscriptionService/CreateSubscription"),
-            ("object", "billing"),
-            ("account", "null"),
-            ("rows", "null"),
-            ("outcome", "OK"),
-            ("reason", "null"),
-        ],
-    ];
-    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
-    for (line, expected) in lines.iter().zip(expected) {
+    assert_eq!(lines.len(), LINES.len(), "{lines:#?}");
+    for (line, expected) in lines.iter().zip(LINES) {
         for (field, value) in expected {
             let found = &line[field];
             let found = found

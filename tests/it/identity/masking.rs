@@ -1,6 +1,6 @@
 //! What a client with `mask_phones` is shown: every way out, beside a client that sees numbers.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Write as _};
 
 use serde_json::json;
 use yeta_gateway::config::Permission;
@@ -48,7 +48,7 @@ async fn push(app: &TestApp) {
         "task_row_head": ["号码", "name", "备用电话", "note"],
         "task_row_value": [NUMBERS[0], "Wang", NUMBERS[4], NUMBERS[2]],
         "task_result_desc": format!("{} 空号", NUMBERS[1]),
-        "context": { "mobile": NUMBERS[4], "order": 18600001111_u64, "text": NUMBERS[3] },
+        "context": { "mobile": NUMBERS[4], "order": 18_600_001_111_u64, "text": NUMBERS[3] },
     }));
     app.push("receiveCallRecord", record).await;
     let url = format!("rec/{}.wav", NUMBERS[1]);
@@ -66,7 +66,7 @@ async fn push(app: &TestApp) {
 /// What one client is shown by every RPC that shows pushes, calls or submissions.
 async fn shown(app: &TestApp, token: &str) -> String {
     fn add(shown: &mut String, part: &impl Debug) {
-        *shown += &format!("{part:?}\n");
+        writeln!(shown, "{part:?}").unwrap();
     }
     let mut shown = String::new();
     let channel = channel(&app.grpc);
@@ -186,10 +186,10 @@ async fn submitted(app: &TestApp, token: &str) -> String {
         .unwrap()
         .into_inner();
     assert_eq!(got.client, token);
-    shown += &format!("{got:?}");
+    write!(shown, "{got:?}").unwrap();
     let list = ListSubmissionsRequest::default();
     let listed = outbound.list_submissions(by(token, list)).await.unwrap();
-    shown += &format!("{:?}", listed.into_inner());
+    write!(shown, "{:?}", listed.into_inner()).unwrap();
     let header = UploadHeader {
         target: Some(Target::Direct(DirectCall {
             robot_id: "719".into(),
@@ -214,7 +214,7 @@ async fn submitted(app: &TestApp, token: &str) -> String {
         .unwrap();
     let mut answers = answers.into_inner();
     while let Some(answer) = within("an answer", answers.message()).await.unwrap() {
-        shown += &format!("{answer:?}");
+        write!(shown, "{answer:?}").unwrap();
     }
     shown
 }

@@ -1,5 +1,7 @@
 //! Each RPC, with each kind of credentials and each right.
 
+use std::path::Path;
+
 use http::uri::PathAndQuery;
 use tonic::client::Grpc;
 use tonic::{Code, Request};
@@ -47,13 +49,13 @@ fn is_enough(right: Permission, path: &str) -> bool {
         ("CallService", _) => &[P::Calls],
         ("ConfigService", _) => &[P::Config],
         ("VoiceService", _) => &[P::Voice],
-        ("OutboundService", "SettleSubmission") => &[P::Admin],
+        ("OutboundService", "SettleSubmission")
+        | ("PushService", "BackfillPushes" | "BackfillFile") => &[P::Admin],
         ("OutboundService", "GetSubmission" | "ListSubmissions") => &[P::Outbound, P::Submissions],
         ("OutboundService", "CallOut" | "CreateTask" | "InsertTaskData" | "SubmitRows") => {
             &[P::Outbound, P::Place]
         }
         ("OutboundService", _) => &[P::Outbound, P::Tasks],
-        ("PushService", "BackfillPushes" | "BackfillFile") => &[P::Admin],
         ("PushService", "ListFailedPushFiles") => &[P::Admin, P::Subscribe, P::Consume],
         ("PushService", _) => &[P::Subscribe, P::Consume],
         ("SubscriptionService", _) => &[P::Subscribe, P::Subscriptions],
@@ -70,18 +72,15 @@ const REFUSALS: [&str; 5] = [
     "CLIENT_DISABLED",
 ];
 
-#[tokio::test]
-async fn every_rpc_refuses_bad_credentials_and_accounts_and_lets_each_right_do_its_own() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("jwks.json");
-    let (issuer, stranger) = (Issuer::new(), Issuer::new());
-    std::fs::write(&file, issuer.jwks()).unwrap();
-    let app = TestApp::with(|config| {
+/// A gateway with a client for each right, named after it, by token and by service account, and one
+/// that is switched off.
+async fn gateway(keys: &Path) -> TestApp {
+    TestApp::with(|config| {
         config.accounts.push(second_account());
         config.kubernetes = Kubernetes {
             issuer: "https://cluster".into(),
             audience: "yeta-gateway".into(),
-            keys: Some(Keys::File(file.clone())),
+            keys: Some(Keys::File(keys.to_owned())),
         };
         let rights = Permission::ALL.into_iter();
         config.clients = rights
@@ -98,7 +97,16 @@ async fn every_rpc_refuses_bad_credentials_and_accounts_and_lets_each_right_do_i
         off.enabled = false;
         config.clients.push(off);
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn every_rpc_refuses_bad_credentials_and_accounts_and_lets_each_right_do_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("jwks.json");
+    let (issuer, stranger) = (Issuer::new(), Issuer::new());
+    std::fs::write(&keys, issuer.jwks()).unwrap();
+    let app = gateway(&keys).await;
     let bearer = |token: &str| format!("Bearer {token}");
     let refused = |reason: &str| (Code::Unauthenticated, reason.to_owned());
     let mut checked = 0;
