@@ -101,11 +101,14 @@ pub async fn run(
     // Probes and metrics are answered until the very end.
     let admin = Job::start("admin listener", |stop| {
         let router = admin::router(ready.clone(), Arc::new(registry));
-        http_server::serve(listeners.admin, router, stop.cancelled_owned())
+        let limits = http_server::Limits::small("admin");
+        http_server::serve(listeners.admin, router, limits, stop.cancelled_owned())
     });
     let jobs = start_jobs(&config, &store, parts.jobs);
     let push = parts.edge.router();
-    let push = http_server::serve(listeners.push, push, drain.clone().cancelled_owned());
+    let limits = settings::push_limits(&config);
+    let draining = drain.clone().cancelled_owned();
+    let push = http_server::serve(listeners.push, push, limits, draining);
     let grpc = async {
         let ended = parts.grpc.serve(listeners.grpc).await;
         let is_expected = ended.is_err() || drain.is_cancelled();

@@ -232,6 +232,12 @@ mod tests {
             ("grpc.max_request_bytes", "1000", "1000 is not between"),
             ("push.max_body_bytes", "0", "0 is not between"),
             ("push.append_timeout", "'0s'", "0s is shorter than 100ms"),
+            ("push.max_connections", "15", "15 is not between 16 and"),
+            (
+                "push.header_timeout",
+                "'99ms'",
+                "99ms is shorter than 100ms",
+            ),
             (
                 "platform.request_timeout",
                 "'99ms'",

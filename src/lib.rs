@@ -21,6 +21,7 @@ pub mod grpc;
 pub mod hash_key;
 pub mod http_server;
 pub mod lenient;
+mod log_limit;
 pub mod logging;
 pub mod mask;
 pub mod panics;

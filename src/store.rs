@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub use self::end::End;
-pub use self::entry::{Entry, NewEntry, place};
+pub use self::entry::{Entry, Header, NewEntry, place};
 pub use self::filter::Filter;
 use crate::push::{Cursor, CursorError, Position, StoreId};
 

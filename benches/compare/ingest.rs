@@ -23,7 +23,12 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
         "/v1/push/{account}/{push_secret}/{module}",
         post(|_: Bytes| async { "success" }),
     );
-    bare_runtime.spawn(http_server::serve(listener, router, std::future::pending()));
+    bare_runtime.spawn(http_server::serve(
+        listener,
+        router,
+        unlimited(),
+        std::future::pending(),
+    ));
 
     let client = client_runtime()?;
     let run = |to| client.block_on(push(to, Until::Passed(plan.round)));
@@ -42,4 +47,13 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
         },
     )?;
     gateway.stop()
+}
+
+/// Limits that no run reaches.
+fn unlimited() -> http_server::Limits {
+    http_server::Limits {
+        max_connections: 10_000,
+        max_per_address: 10_000,
+        ..http_server::Limits::small("bench")
+    }
 }

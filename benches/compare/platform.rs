@@ -31,10 +31,24 @@ impl Platform {
                 "/openapi/outbound/v1/task/callout",
                 post(|_: Bytes| async { CALLED_OUT }),
             );
-        runtime.spawn(http_server::serve(listener, router, std::future::pending()));
+        runtime.spawn(http_server::serve(
+            listener,
+            router,
+            unlimited(),
+            std::future::pending(),
+        ));
         Ok(Self {
             address,
             _runtime: runtime,
         })
+    }
+}
+
+/// Limits that no run reaches.
+fn unlimited() -> http_server::Limits {
+    http_server::Limits {
+        max_connections: 10_000,
+        max_per_address: 10_000,
+        ..http_server::Limits::small("bench")
     }
 }

@@ -12,6 +12,7 @@ use crate::calls::AssemblerOptions;
 use crate::config::Config;
 use crate::edge::EdgeConfig;
 use crate::hash_key::HashKey;
+use crate::http_server;
 use crate::platform::{DownloadConfig, PlatformConfig};
 use crate::reconciliation;
 use crate::relay::watch::Limits;
@@ -77,7 +78,20 @@ pub(super) fn edge_config(config: &Config) -> EdgeConfig {
         max_body_bytes: config.push.max_body_bytes,
         max_buffered_bytes: config.push.max_buffered_bytes,
         append_timeout: config.push.append_timeout,
+        trusted_proxies: config.push.trusted_proxies.clone(),
         voice_base_url: config.platform.voice_base_url.to_string(),
+    }
+}
+
+pub(super) fn push_limits(config: &Config) -> http_server::Limits {
+    let push = &config.push;
+    http_server::Limits {
+        name: "push",
+        max_connections: push.max_connections,
+        // Others can still connect when one address has as many as it may have.
+        max_per_address: push.max_connections.div_ceil(2),
+        proxies: push.trusted_proxies.clone(),
+        header_timeout: push.header_timeout,
     }
 }
 

@@ -12,9 +12,10 @@ use super::lines::Line;
 use super::record::Record;
 use super::{BackfillError, Progress, days};
 use crate::edge::entries::entries;
-use crate::edge::reading::{self, Received};
+use crate::edge::readers::Readers;
+use crate::edge::reading::Received;
 use crate::panics;
-use crate::proto::PushOrigin;
+use crate::proto::{PushEvent, PushOrigin};
 use crate::store::{PushLog, ReadError, ReadLimit};
 use crate::submissions::RowKeys;
 
@@ -22,6 +23,7 @@ use crate::submissions::RowKeys;
 pub(super) struct Intake {
     pub log: Arc<dyn PushLog>,
     pub row_keys: Arc<RowKeys>,
+    pub readers: Readers,
     pub voice_base_url: String,
     pub limits: Limits,
 }
@@ -156,9 +158,13 @@ impl Intake {
                 content_type: None,
                 voice_base_url: &self.voice_base_url,
             };
-            let mut pushes = reading::read(&received, &record.body);
+            let read = self.readers.read(received, record.body).await;
+            let mut pushes = read.ok_or(FileError::Panic)?;
             for push in &mut pushes {
-                push.event.set_origin(PushOrigin::Backfill);
+                push.entry.amend(&PushEvent {
+                    origin: PushOrigin::Backfill.into(),
+                    ..PushEvent::default()
+                });
             }
             new.extend(pushes);
         }

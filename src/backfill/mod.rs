@@ -32,6 +32,7 @@ use self::file::{FileError, Limits};
 use self::intake::{Covered, Intake};
 use self::metrics::BackfillMetrics;
 use self::run::Job;
+use crate::edge::readers::Readers;
 use crate::platform::{DownloadError, Downloads, Platform, PlatformError, masked};
 use crate::proto::{ListFailedPushFilesRequest, ListFailedPushFilesResponse};
 use crate::store::{AppendError, Notes, PushLog, ReadError};
@@ -174,6 +175,7 @@ impl Backfill {
                 intake: Intake {
                     log,
                     row_keys,
+                    readers: Readers::default(),
                     voice_base_url: options.voice_base_url.clone(),
                     limits: options.limits,
                 },

@@ -245,9 +245,5 @@ fn entry(id: EventId, call: &Call) -> NewEntry {
         payload: Some(Payload::Call(call.clone())),
         ..PushEvent::default()
     };
-    NewEntry {
-        id,
-        event: event.encode_to_vec().into(),
-        raw: Bytes::new(),
-    }
+    NewEntry::new(id, &event, Bytes::new())
 }

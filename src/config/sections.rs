@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
+use ipnet::IpNet;
 use jiff::civil::Time;
 use secrecy::ExposeSecret as _;
 
@@ -50,8 +51,14 @@ pub struct Push {
     pub max_body_bytes: usize,
     /// How many bytes of bodies are held at once; more wait.
     pub max_buffered_bytes: usize,
-    /// How long storing may take before the push is refused with 503.
+    /// How long a push may take from its head to the answer; then it is refused.
     pub append_timeout: Duration,
+    /// The maximum number of connections.
+    pub max_connections: usize,
+    /// How long a client may take to send a request's head.
+    pub header_timeout: Duration,
+    /// The networks of proxies that name the client's address in `X-Forwarded-For`.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// `[admin]`
@@ -289,7 +296,10 @@ impl Push {
             listen: section.get("listen", SocketAddr::from(([127, 0, 0, 1], 8080))),
             max_body_bytes: section.number("max_body_bytes", 8 << 20, LEAST_BYTES..=MOST_BYTES),
             max_buffered_bytes: section.get("max_buffered_bytes", 256 << 20),
-            append_timeout: section.duration("append_timeout", Duration::from_millis(2500), TENTH),
+            append_timeout: section.duration("append_timeout", Duration::from_millis(2800), TENTH),
+            max_connections: section.number("max_connections", 4096, 16..=1_000_000),
+            header_timeout: section.duration("header_timeout", Duration::from_secs(5), TENTH),
+            trusted_proxies: section.get("trusted_proxies", Vec::new()),
         };
         if push.max_buffered_bytes < push.max_body_bytes {
             let problem = format!(

@@ -1,14 +1,19 @@
 //! The front door for yeta: the listener that its pushes arrive at.
 
 mod auth;
+mod body;
+mod buffer;
+mod client;
 pub mod entries;
 pub mod metrics;
 mod payloads;
 mod questions;
+pub mod readers;
 pub mod reading;
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -18,15 +23,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use http_body::Body as _;
-use http_body_util::{BodyExt, Limited};
-use tokio::sync::Semaphore;
-use tokio::time::{timeout, timeout_at};
+use ipnet::IpNet;
+use tokio::time::{Instant, timeout_at};
 
+use self::body::BodyError;
+use self::buffer::{Buffer, Room};
 use self::metrics::{EdgeMetrics, PushResult};
-use self::questions::Question;
+use self::questions::{Question, Questions};
+use self::readers::Readers;
 use self::reading::Received;
 use crate::account::Account;
 use crate::http_server::Peer;
+use crate::log_limit::LogLimit;
 use crate::provider::{Asked, Providers};
 use crate::store::PushLog;
 use crate::submissions::RowKeys;
@@ -38,8 +46,10 @@ pub struct EdgeConfig {
     pub max_body_bytes: usize,
     /// How many bytes of pushes are held at once.
     pub max_buffered_bytes: usize,
-    /// How long storing may take.
+    /// How long a push may take from its head to the answer.
     pub append_timeout: Duration,
+    /// The networks of proxies that name the client's address in `X-Forwarded-For`.
+    pub trusted_proxies: Vec<IpNet>,
     /// What relative addresses of recordings are relative to.
     pub voice_base_url: String,
 }
@@ -50,16 +60,15 @@ pub struct Edge {
     accounts: Vec<Arc<Account>>,
     log: Arc<dyn PushLog>,
     row_keys: Arc<RowKeys>,
-    providers: Providers,
+    questions: Questions,
     metrics: EdgeMetrics,
-    /// A permit for each KiB of body that may be held.
-    buffer: Semaphore,
+    buffer: Buffer,
+    readers: Readers,
+    refusals: LogLimit,
 }
 
-/// A body that trickles in more slowly than this is given up.
-const BODY_READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// So much of a body too large is taken in to let its sender come to an end.
-const MAX_DISCARDED_BYTES: usize = 64 << 20;
+/// What is left of a push's time for answering one that is too large.
+const ANSWER_TIME: Duration = Duration::from_millis(50);
 /// What the platform looks for in the answer.
 const SUCCESS: &str = "success";
 
@@ -73,15 +82,18 @@ impl Edge {
         providers: Providers,
         metrics: EdgeMetrics,
     ) -> Self {
-        let buffer = Semaphore::new(permits(config.max_buffered_bytes) as usize);
+        let names: Vec<&str> = accounts.iter().map(|it| it.name.as_str()).collect();
+        let readers = Readers::default();
         Self {
+            buffer: Buffer::new(config.max_buffered_bytes, config.max_body_bytes, &names),
+            questions: Questions::new(providers, readers.clone(), &names),
             config,
             accounts,
             log,
             row_keys,
-            providers,
             metrics,
-            buffer,
+            readers,
+            refusals: LogLimit::new(Duration::from_secs(1)),
         }
     }
 
@@ -102,21 +114,21 @@ async fn receive(
     request: Request,
 ) -> Response {
     let started = Instant::now();
-    let peer = request.extensions().get::<Peer>().copied();
-    let Some(account) = auth::account(&edge.accounts, &account, &secret, peer) else {
-        edge.metrics.count("", "", PushResult::NotFound);
+    let client = edge.client(&request);
+    let Some(account) = auth::account(&edge.accounts, &account, &secret, client) else {
+        edge.refused(client);
         return StatusCode::NOT_FOUND.into_response();
     };
     if let Some(question) = Question::of(&module) {
-        let asked = Asked { at: started.into() };
+        let asked = Asked { at: started };
         let body = request.into_body();
-        let answer = question.answer(&edge.providers, &account.name, body, asked);
+        let answer = edge.questions.answer(question, &account.name, body, asked);
         let answer = answer.await;
         edge.metrics
             .count(&account.name, &module, PushResult::Answered);
         return answer;
     }
-    let result = edge.store(account, &module, request).await;
+    let result = edge.store(account, &module, request, started).await;
     edge.metrics
         .observe(&account.name, &module, result, started.elapsed());
     answer(result)
@@ -135,33 +147,52 @@ fn answer(result: PushResult) -> Response {
 }
 
 impl Edge {
-    /// Takes a push in; resolves to [`PushResult::Stored`] only when it is durable.
-    async fn store(&self, account: &Account, module: &str, request: Request) -> PushResult {
-        let (parts, mut body) = request.into_parts();
-        let max = self.config.max_body_bytes;
-        let announced = body.size_hint().upper().unwrap_or(max as u64);
-        if announced > max as u64 {
-            discard(body).await;
-            return PushResult::TooLarge;
-        }
-        let wanted = permits(usize::try_from(announced).unwrap_or(max));
-        let room = self.buffer.acquire_many(wanted);
-        let Ok(Ok(_room)) = timeout(self.config.append_timeout, room).await else {
+    /// The address of the client, unless the router is served without a listener of its own.
+    fn client(&self, request: &Request) -> Option<IpAddr> {
+        let Peer(peer) = request.extensions().get::<Peer>()?;
+        let proxies = &self.config.trusted_proxies;
+        Some(client::address(peer.ip(), request.headers(), proxies))
+    }
+
+    /// Counts and logs a push with a wrong address. The log has neither the account nor the secret
+    /// that were tried: they may be somebody's right ones, at the wrong place.
+    fn refused(&self, client: Option<IpAddr>) {
+        self.metrics.count("", "", PushResult::NotFound);
+        if let Some(left_out) = self.refusals.admit() {
+            let client = client.map(tracing::field::display);
             tracing::warn!(
-                account = account.name,
-                module,
-                "push refused: too many wait to be stored"
+                client,
+                left_out,
+                "push refused: wrong account, secret or network"
             );
-            return PushResult::NotStored;
-        };
-        let body = match read_body(&mut body, max).await {
-            Ok(body) => body,
-            Err(result) => {
-                if result == PushResult::TooLarge {
-                    discard(body).await;
-                }
-                return result;
+        }
+    }
+
+    /// Stores a push; resolves to [`PushResult::Stored`] only when it is durable. `started` is when
+    /// its head had arrived: everything together ends within the timeout from then on.
+    async fn store(
+        &self,
+        account: &Account,
+        module: &str,
+        request: Request,
+        started: Instant,
+    ) -> PushResult {
+        let deadline = started + self.config.append_timeout;
+        let (parts, body) = request.into_parts();
+        let mut room = self.buffer.room(&account.name);
+        let received = timeout_at(deadline, self.receive(body, &mut room, deadline)).await;
+        let body = match received {
+            Ok(Ok(body)) => body,
+            Ok(Err(result)) => return result,
+            Err(_elapsed) if room.is_waiting() => {
+                tracing::warn!(
+                    account = account.name,
+                    module,
+                    "push refused: the buffer for pushes is full"
+                );
+                return PushResult::NotStored;
             }
+            Err(_elapsed) => return PushResult::Incomplete,
         };
         let received = Received {
             account: &account.name,
@@ -169,68 +200,67 @@ impl Edge {
             content_type: content_type(&parts.headers),
             voice_base_url: &self.config.voice_base_url,
         };
-        let pushes = reading::read(&received, &body);
-        // One time for both: the platform waits three seconds in all.
-        let deadline = tokio::time::Instant::now() + self.config.append_timeout;
-        let keyed_by = deadline - self.config.append_timeout / 2;
-        let entries = entries::entries(&self.row_keys, &account.name, pushes, keyed_by).await;
         // Dropping the wait does not undo the append: the push may yet become durable, and the
         // platform's next try will find it.
-        match timeout_at(deadline, self.log.append(entries)).await {
-            Ok(Ok(appended)) if appended.iter().all(|entry| entry.duplicate) => {
-                tracing::debug!(account = account.name, module, "push held already");
+        let stored = timeout_at(deadline, self.append(received, body, deadline)).await;
+        stored.unwrap_or_else(|_elapsed| {
+            tracing::warn!(
+                account = account.name,
+                module,
+                "push refused: storing took too long"
+            );
+            PushResult::NotStored
+        })
+    }
+
+    /// Receives a body; one that is too large is read to its end first.
+    async fn receive(
+        &self,
+        mut body: Body,
+        room: &mut Room,
+        deadline: Instant,
+    ) -> Result<Bytes, PushResult> {
+        let max = self.config.max_body_bytes;
+        let is_announced_too_large = body.size_hint().lower() > max as u64;
+        let read = if is_announced_too_large {
+            Err(BodyError::TooLarge)
+        } else {
+            body::read(&mut body, max, room).await
+        };
+        match read {
+            Ok(body) => Ok(body),
+            Err(BodyError::Incomplete) => Err(PushResult::Incomplete),
+            Err(BodyError::TooLarge) => {
+                // Ends just before the deadline of the whole, so that the answer is still given.
+                body::discard(body, deadline - ANSWER_TIME).await;
+                Err(PushResult::TooLarge)
+            }
+        }
+    }
+
+    /// Appends what a body holds to the log.
+    async fn append(&self, received: Received<'_>, body: Bytes, deadline: Instant) -> PushResult {
+        let (account, module) = (received.account, received.module);
+        let Some(pushes) = self.readers.read(received, body).await else {
+            return PushResult::NotStored;
+        };
+        // The other half of the time is left to the log.
+        let keyed_by = deadline - self.config.append_timeout / 2;
+        let entries = entries::entries(&self.row_keys, account, pushes, keyed_by).await;
+        match self.log.append(entries).await {
+            Ok(appended) if appended.iter().all(|entry| entry.duplicate) => {
+                tracing::debug!(account, module, "push held already");
                 PushResult::Duplicate
             }
-            Ok(Ok(_)) => PushResult::Stored,
-            Ok(Err(error)) => {
-                tracing::warn!(account = account.name, module, %error, "push refused");
-                PushResult::NotStored
-            }
-            Err(_elapsed) => {
-                tracing::warn!(
-                    account = account.name,
-                    module,
-                    "push refused: storing took too long"
-                );
+            Ok(_) => PushResult::Stored,
+            Err(error) => {
+                tracing::warn!(account, module, %error, "push refused");
                 PushResult::NotStored
             }
         }
     }
-}
-
-async fn read_body(body: &mut Body, max: usize) -> Result<Bytes, PushResult> {
-    match timeout(BODY_READ_TIMEOUT, Limited::new(body, max).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(PushResult::TooLarge)
-        }
-        Ok(Err(_)) | Err(_) => Err(PushResult::Incomplete),
-    }
-}
-
-/// Takes in the rest of a body and keeps nothing of it. An answer given before the sender is done
-/// would break its connection, and it would not learn what is wrong.
-async fn discard(mut body: Body) {
-    let rest = async {
-        let mut discarded = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            discarded += frame.data_ref().map_or(0, Bytes::len);
-            if discarded > MAX_DISCARDED_BYTES {
-                return;
-            }
-        }
-    };
-    // Who has not come to an end by now is cut off.
-    let _ = timeout(BODY_READ_TIMEOUT, rest).await;
 }
 
 fn content_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::CONTENT_TYPE)?.to_str().ok()
-}
-
-/// One permit a KiB, and at least one.
-fn permits(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(1024))
-        .unwrap_or(u32::MAX)
-        .max(1)
 }

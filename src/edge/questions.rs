@@ -6,18 +6,22 @@ use std::borrow::Cow;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout_at;
 
+use super::body;
+use super::buffer::Buffer;
 use super::payloads;
-use super::reading::unscoped;
-use crate::lenient::Fields;
+use super::readers::Readers;
+use super::reading::{MAX_VALUES, unscoped};
+use crate::lenient::{Fields, Json};
 use crate::proto::analyze_semantics_request::Context;
 use crate::proto::{AnalyzeSemanticsRequest, GetDialogContextRequest};
 use crate::provider::{Asked, Providers};
 
 /// More than any question: a long dialog is some 50 KiB.
 const MAX_BODY: usize = 1 << 20;
+/// The bytes of questions that are held at once. Pushes have a buffer of their own.
+const BUFFER: usize = 32 << 20;
 
 /// A question, by the name of its module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,37 +41,75 @@ impl Question {
             _ => None,
         }
     }
+}
 
-    /// Reads the question and answers it, in time whatever comes.
+/// Reads questions and has them answered.
+pub struct Questions {
+    providers: Providers,
+    buffer: Buffer,
+    readers: Readers,
+}
+
+impl Questions {
+    /// Questions of these accounts.
+    pub fn new(providers: Providers, readers: Readers, accounts: &[&str]) -> Self {
+        Self {
+            providers,
+            buffer: Buffer::new(BUFFER, MAX_BODY, accounts),
+            readers,
+        }
+    }
+
+    /// Reads a question and answers it, in time whatever comes.
     pub async fn answer(
-        self,
-        providers: &Providers,
+        &self,
+        question: Question,
         account: &str,
         body: axum::body::Body,
         asked: Asked,
     ) -> Response {
-        let body = Limited::new(body, MAX_BODY).collect();
-        let read = timeout_at(providers.read_by(account, asked), body).await;
-        let read = read.ok().and_then(Result::ok);
-        let answer = match (self, read) {
-            (Self::DialogContext, Some(body)) => {
-                let question = dialog_context(account, &body.to_bytes());
-                providers.dialog_context(question, asked).await
+        let providers = &self.providers;
+        let answer = match question {
+            Question::DialogContext => {
+                match self.read(account, body, asked, dialog_context).await {
+                    Some(question) => providers.dialog_context(question, asked).await,
+                    None => providers.dialog_context_unread(account, asked),
+                }
             }
-            (Self::Semantics, Some(body)) => {
-                let question = semantics(account, &body.to_bytes());
-                providers.semantics(question, asked).await
-            }
-            (Self::DialogContext, None) => providers.dialog_context_unread(account, asked),
-            (Self::Semantics, None) => providers.semantics_unread(account, asked),
+            Question::Semantics => match self.read(account, body, asked, semantics).await {
+                Some(question) => providers.semantics(question, asked).await,
+                None => providers.semantics_unread(account, asked),
+            },
         };
         ([(header::CONTENT_TYPE, "application/json")], answer).into_response()
     }
+
+    /// Reads a question; `None` if it did not arrive whole and in time.
+    async fn read<Q: Send + 'static>(
+        &self,
+        account: &str,
+        mut body: axum::body::Body,
+        asked: Asked,
+        read: fn(&str, &Bytes) -> Q,
+    ) -> Option<Q> {
+        let mut room = self.buffer.room(account);
+        let whole = async {
+            let body = body::read(&mut body, MAX_BODY, &mut room).await.ok()?;
+            let account = account.to_owned();
+            let len = body.len();
+            self.readers.run(len, move || read(&account, &body)).await
+        };
+        let read_by = self.providers.read_by(account, asked);
+        timeout_at(read_by, whole).await.ok().flatten()
+    }
 }
 
-/// The members of a body that is an object; none of any other.
+/// The members of a body that is an object; none of any other, nor of one beyond the bounds.
 fn members(text: &str) -> Fields<'_> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if Json::count_values(text) > MAX_VALUES {
+        return Fields::default();
+    }
     Fields::parse(text).unwrap_or_default()
 }
 

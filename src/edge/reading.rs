@@ -1,17 +1,27 @@
-//! What was POSTed becomes entries for the log, leniently: nothing that came with the right secret
+//! Turns a POSTed body into entries for the log, leniently: nothing that came with the right secret
 //! is refused, and every byte of it is kept.
+//!
+//! Memory is bounded by what a body becomes, not by its bytes alone. A body or push beyond
+//! [`MAX_PUSHES`], [`MAX_VALUES`] or [`MAX_LIST`] is kept whole, as one unrecognized push.
 
 use std::str;
 
 use bytes::Bytes;
-use prost::Message;
 
 use super::payloads;
-use crate::lenient::{Fields, Json};
+use crate::lenient::{Fields, Json, MAX_LIST};
 use crate::proto::push_event::Payload;
-use crate::proto::{PushEvent, PushKind, PushOrigin, UnrecognizedPush};
+use crate::proto::{CallRecord, PushEvent, PushKind, PushOrigin, UnrecognizedPush};
 use crate::push::EventId;
 use crate::store::NewEntry;
+
+/// The maximum number of array elements in one body that are pushes of their own.
+pub const MAX_PUSHES: usize = 1000;
+/// The maximum number of JSON values in one body that are read. Each takes up to a hundred bytes of
+/// memory while it is read; a dialog of a thousand turns has some 20,000.
+pub const MAX_VALUES: usize = 300_000;
+/// The maximum number of bytes kept of a Content-Type.
+const MAX_CONTENT_TYPE: usize = 256;
 
 /// What is known of a push besides its body.
 #[derive(Clone, Copy, Debug)]
@@ -29,21 +39,39 @@ pub struct Received<'a> {
 /// A push as it was read.
 #[derive(Clone, Debug)]
 pub struct Push {
-    /// Identifies its content.
-    pub id: EventId,
-    /// Without what only its place in the log tells.
-    pub event: PushEvent,
-    /// The bytes as received.
-    pub raw: Bytes,
+    /// The entry for the log, without the row's key.
+    pub entry: NewEntry,
+    /// The platform's id of the row; empty where it has none.
+    pub task_data_id: String,
+    /// The call record, if it is one.
+    pub record: Option<Box<CallRecord>>,
+}
+
+impl Push {
+    /// A push of an event that lacks `row_key` and what only its place in the log decides.
+    pub fn new(id: EventId, event: PushEvent, raw: Bytes) -> Self {
+        let entry = NewEntry::new(id, &event, raw);
+        let (task_data_id, record) = match event.payload {
+            Some(Payload::CallRecord(record)) => {
+                (record.task_data_id.clone(), Some(Box::new(record)))
+            }
+            Some(Payload::Voice(voice) | Payload::VoiceArchived(voice)) => {
+                (voice.task_data_id, None)
+            }
+            Some(Payload::Dialog(dialog)) => (dialog.task_data_id, None),
+            Some(Payload::Unrecognized(_) | Payload::Call(_)) | None => (String::new(), None),
+        };
+        Self {
+            entry,
+            task_data_id,
+            record,
+        }
+    }
 }
 
 impl From<Push> for NewEntry {
     fn from(push: Push) -> Self {
-        Self {
-            id: push.id,
-            event: push.event.encode_to_vec().into(),
-            raw: push.raw,
-        }
+        push.entry
     }
 }
 
@@ -53,7 +81,14 @@ pub fn read(received: &Received<'_>, body: &Bytes) -> Vec<Push> {
         return vec![received.unrecognized(body.clone(), None, "not UTF-8")];
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if Json::count_values(text) > MAX_VALUES {
+        return vec![received.unrecognized(body.clone(), None, "more values than are read")];
+    }
     match Json::elements(text) {
+        Some(elements) if elements.len() > MAX_PUSHES => {
+            let id = Json::parse(text).map(|json| received.id(&json));
+            vec![received.unrecognized(body.clone(), id, "an array of more pushes than are read")]
+        }
         Some(elements) if !elements.is_empty() => elements
             .into_iter()
             .map(|element| received.read_one(body.slice_ref(element.as_bytes()), element))
@@ -82,12 +117,19 @@ impl Received<'_> {
         }
     }
 
+    fn id(&self, json: &Json<'_>) -> EventId {
+        EventId::of_json(self.account, self.module_of_id(), &json.canonical())
+    }
+
     /// Reads one push; `raw` is what came, `text` the same without a byte order mark.
     fn read_one(&self, raw: Bytes, text: &str) -> Push {
         let Some(json) = Json::parse(text) else {
             return self.unrecognized(raw, None, "not JSON");
         };
-        let id = EventId::of_json(self.account, self.module_of_id(), &json.canonical());
+        let id = self.id(&json);
+        if json.longest_list() > MAX_LIST {
+            return self.unrecognized(raw, Some(id), "a list longer than is read");
+        }
         let Json::Object(members) = json else {
             return self.unrecognized(raw, Some(id), "not a JSON object");
         };
@@ -143,7 +185,7 @@ impl Received<'_> {
         UnrecognizedPush {
             module: self.module.to_owned(),
             reason: reason.to_owned(),
-            content_type: self.content_type.unwrap_or_default().to_owned(),
+            content_type: shortened(self.content_type.unwrap_or_default()).to_owned(),
             size: i64::try_from(raw.len()).unwrap_or(i64::MAX),
         }
     }
@@ -165,6 +207,88 @@ impl Received<'_> {
             payload: Some(payload),
             ..PushEvent::default()
         };
-        Push { id, event, raw }
+        Push::new(id, event, raw)
+    }
+}
+
+/// As many bytes of a Content-Type as are kept.
+fn shortened(content_type: &str) -> &str {
+    &content_type[..content_type.floor_char_boundary(MAX_CONTENT_TYPE)]
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    fn read_dialog(body: impl Into<Bytes>) -> Vec<(PushEvent, Bytes)> {
+        let long = "x".repeat(30_000);
+        let received = Received {
+            account: "a",
+            module: "receiveDialog",
+            content_type: Some(&long),
+            voice_base_url: "",
+        };
+        let decode = |push: Push| {
+            let event = PushEvent::decode(push.entry.event).unwrap();
+            (event, push.entry.raw)
+        };
+        read(&received, &body.into())
+            .into_iter()
+            .map(decode)
+            .collect()
+    }
+
+    fn list(element: &str, count: usize) -> String {
+        format!("[{}]", vec![element; count].join(","))
+    }
+
+    #[test]
+    fn a_body_is_split_into_a_thousand_pushes_and_a_longer_array_is_kept_whole() {
+        assert_eq!(read_dialog(list("7", MAX_PUSHES)).len(), MAX_PUSHES);
+        let body = list("7", MAX_PUSHES + 1);
+        let kept = read_dialog(body.clone());
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].0.kind(), PushKind::Unrecognized);
+        assert_eq!(kept[0].1, body);
+        // White space makes no other event of it.
+        let spaced = read_dialog(body.replace(',', " , "));
+        assert_eq!(spaced[0].0.event_id, kept[0].0.event_id);
+    }
+
+    #[test]
+    fn a_push_with_more_values_or_a_longer_list_than_is_read_is_kept_whole_as_unrecognized() {
+        let dialog = |count| format!(r#"{{"call_uuid":"c","dialog":{}}}"#, list("{}", count));
+        let read = read_dialog(dialog(MAX_LIST));
+        let Some(Payload::Dialog(whole)) = &read[0].0.payload else {
+            panic!("{:?}", read[0].0.kind())
+        };
+        assert_eq!(whole.dialog.len(), MAX_LIST);
+        for body in [
+            dialog(MAX_LIST + 1),
+            dialog(MAX_VALUES),
+            format!(r#"{{"x":{}}}"#, list("0", MAX_LIST + 1)),
+            list("0", MAX_VALUES),
+            format!("{{{}\"z\":0}}", "\"\":0,".repeat(MAX_VALUES)),
+        ] {
+            let kept = read_dialog(body.clone());
+            assert_eq!(kept.len(), 1);
+            assert_eq!(kept[0].0.kind(), PushKind::Unrecognized);
+            assert_eq!(kept[0].1, body);
+            assert!(kept[0].0.encoded_len() < 1000);
+        }
+    }
+
+    #[test]
+    fn no_more_than_256_bytes_of_a_content_type_are_kept() {
+        for (event, _) in read_dialog(list("7", 3)) {
+            let Some(Payload::Unrecognized(push)) = event.payload else {
+                panic!("{:?}", event.kind())
+            };
+            assert_eq!(push.content_type.len(), MAX_CONTENT_TYPE);
+        }
+        let split = format!("{}é", "x".repeat(MAX_CONTENT_TYPE - 1));
+        assert_eq!(shortened(&split).len(), MAX_CONTENT_TYPE - 1);
     }
 }

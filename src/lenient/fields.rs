@@ -100,9 +100,9 @@ impl<'a> Fields<'a> {
     pub fn texts(&mut self, name: &str) -> Vec<String> {
         self.take(name, |value| match value {
             Json::Array(elements) => texts(elements),
-            Json::String(inner) => match Json::parse(inner) {
-                Some(Json::Array(elements)) => texts(&elements),
-                _ => Some(vec![inner.clone().into_owned()]),
+            Json::String(inner) => match list_within(inner) {
+                Some(elements) => texts(&elements),
+                None => Some(vec![inner.clone().into_owned()]),
             },
             other => Some(vec![text(other)?]),
         })
@@ -122,16 +122,17 @@ impl<'a> Fields<'a> {
     /// An object as a whole.
     pub fn structure(&mut self, name: &str) -> Option<Struct> {
         self.take(name, |value| match value {
-            Json::Object(members) => Some(to_struct(members)),
+            Json::Object(members) => Some(to_struct(members, MAX_LEVELS)),
             _ => None,
         })
     }
 
-    /// A list of objects; one object alone is a list of one. Stays unread if anything else is in it.
+    /// A list of objects; one object alone is a list of one. Stays unread if anything else is in
+    /// it, or if it is longer than [`MAX_LIST`].
     pub fn objects(&mut self, name: &str) -> Vec<Fields<'a>> {
         self.take(name, |value| match value {
             Json::Object(members) => Some(vec![Fields::new(members.clone())]),
-            Json::Array(elements) => elements
+            Json::Array(elements) if elements.len() <= MAX_LIST => elements
                 .iter()
                 .map(|element| match element {
                     Json::Object(members) => Some(Fields::new(members.clone())),
@@ -145,9 +146,20 @@ impl<'a> Fields<'a> {
 
     /// What has not been read, for `extra_fields`; `None` if there is nothing.
     pub fn rest(self) -> Option<Struct> {
-        (!self.members.is_empty()).then(|| to_struct(&self.members))
+        (!self.members.is_empty()).then(|| to_struct(&self.members, MAX_LEVELS))
     }
 }
+
+/// The maximum length of a list that is read into fields. No dialog has a tenth of it.
+pub const MAX_LIST: usize = 10_000;
+
+/// How many levels of protobuf messages a `Struct` may hold, itself included.
+///
+/// prost and the libraries for C++, Java and Python refuse a message that nests deeper than 100
+/// levels, Python one level earlier. The deepest place of a `Struct` is six levels below a dead
+/// letter's page: letter, event, call, dialog, turn, hit. The rest is a reserve for messages that
+/// will wrap these.
+const MAX_LEVELS: usize = 84;
 
 /// null, "" and a missing member mean the same in what the platform sends.
 fn is_absent(value: &Json<'_>) -> bool {
@@ -168,7 +180,21 @@ fn text(value: &Json<'_>) -> Option<String> {
     }
 }
 
+/// The elements of a list that is written as JSON inside a string.
+fn list_within(text: &str) -> Option<Vec<Json<'_>>> {
+    let is_list = text.trim_start().starts_with('[');
+    // A value inside a string is in no count of the whole.
+    let is_bounded = is_list && Json::count_values(text) <= MAX_LIST;
+    match is_bounded.then(|| Json::parse(text))?? {
+        Json::Array(elements) => Some(elements),
+        _ => None,
+    }
+}
+
 fn texts(elements: &[Json<'_>]) -> Option<Vec<String>> {
+    if elements.len() > MAX_LIST {
+        return None;
+    }
     let texts = elements.iter().map(|element| {
         if is_absent(element) {
             Some(String::new())
@@ -198,16 +224,25 @@ fn whole(text: &str) -> Option<i64> {
     })
 }
 
-fn to_struct(members: &[(Cow<'_, str>, Json<'_>)]) -> Struct {
+/// A `Struct` of at most `levels` levels. Each of its values stands two levels deeper, within an
+/// entry of the map.
+fn to_struct(members: &[(Cow<'_, str>, Json<'_>)], levels: usize) -> Struct {
+    let levels = levels.saturating_sub(2);
+    let field = |(name, value): &(Cow<'_, str>, Json<'_>)| {
+        (name.clone().into_owned(), to_value(value, levels))
+    };
     Struct {
-        fields: members
-            .iter()
-            .map(|(name, value)| (name.clone().into_owned(), to_value(value)))
-            .collect(),
+        fields: members.iter().map(field).collect(),
     }
 }
 
-fn to_value(value: &Json<'_>) -> Value {
+/// A `Value` of at most `levels` levels, itself included. What nests deeper becomes a text that
+/// holds its JSON.
+fn to_value(value: &Json<'_>, levels: usize) -> Value {
+    /// The value itself, its list and a value in that.
+    const ARRAY: usize = 3;
+    /// The value itself, its struct, an entry and a value in that.
+    const OBJECT: usize = 4;
     let kind = match value {
         Json::Null => Kind::NullValue(0),
         Json::Bool(value) => Kind::BoolValue(*value),
@@ -217,10 +252,13 @@ fn to_value(value: &Json<'_>) -> Value {
         ),
         Json::String(text) => Kind::StringValue(text.clone().into_owned()),
         Json::Broken(_, text) => Kind::StringValue(text.clone()),
-        Json::Array(elements) => Kind::ListValue(ListValue {
-            values: elements.iter().map(to_value).collect(),
+        Json::Array(elements) if levels >= ARRAY => Kind::ListValue(ListValue {
+            values: elements.iter().map(|it| to_value(it, levels - 2)).collect(),
         }),
-        Json::Object(members) => Kind::StructValue(to_struct(members)),
+        Json::Object(members) if levels >= OBJECT => {
+            Kind::StructValue(to_struct(members, levels - 1))
+        }
+        Json::Array(_) | Json::Object(_) => Kind::StringValue(value.canonical()),
     };
     Value { kind: Some(kind) }
 }
@@ -273,6 +311,77 @@ mod tests {
         assert_eq!(fields.text_or_json("a"), "[1,1]");
         assert_eq!(fields.text_or_json("b"), "[1,1]");
         assert_eq!(fields.text_or_json("c"), "");
+    }
+
+    /// The levels of messages that a `Struct` takes, itself included.
+    fn levels(it: &Struct) -> usize {
+        fn of_value(value: &Value) -> usize {
+            1 + match value.kind.as_ref() {
+                Some(Kind::ListValue(list)) => {
+                    1 + list.values.iter().map(of_value).max().unwrap_or_default()
+                }
+                Some(Kind::StructValue(it)) => levels(it),
+                _ => 0,
+            }
+        }
+        let deepest = it.fields.values().map(of_value).max();
+        1 + deepest.map_or(0, |deepest| 1 + deepest)
+    }
+
+    /// A `Struct` written as nested arrays and objects, to `depth` levels of JSON.
+    fn nested(depth: usize, is_array: impl Fn(usize) -> bool) -> Struct {
+        let (mut text, mut end) = (String::from("{\"x\":"), String::from("}"));
+        for level in 0..depth {
+            let (open, close) = if is_array(level) {
+                ("[", "]")
+            } else {
+                ("{\"y\":", "}")
+            };
+            text += open;
+            end.insert_str(0, close);
+        }
+        let text = text + "7" + &end;
+        let fields = Fields::parse(&text).unwrap();
+        fields.rest().unwrap()
+    }
+
+    #[test]
+    fn what_nests_deeper_than_every_library_reads_becomes_text() {
+        let mut deepest = 0;
+        for depth in 0..=60 {
+            for it in [
+                nested(depth, |_| true),
+                nested(depth, |_| false),
+                nested(depth, |level| level % 2 == 0),
+            ] {
+                deepest = deepest.max(levels(&it));
+                assert!(levels(&it) <= MAX_LEVELS, "{depth}: {}", levels(&it));
+            }
+        }
+        assert!(deepest >= MAX_LEVELS - 1, "{deepest} levels are used");
+        // Nothing is lost: the text holds the rest.
+        let Struct { fields } = nested(60, |_| true);
+        let mut value = fields["x"].clone();
+        let mut depth = 0;
+        while let Some(Kind::ListValue(mut list)) = value.kind {
+            depth += 1;
+            value = list.values.remove(0);
+        }
+        let rest = "[".repeat(60 - depth) + "7" + &"]".repeat(60 - depth);
+        assert_eq!(value.kind, Some(Kind::StringValue(rest)));
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_stays_unread_as_a_whole() {
+        let of = |count: usize| format!("{{\"a\":[{}]}}", vec!["{}"; count].join(","));
+        let (most, more) = (of(MAX_LIST), of(MAX_LIST + 1));
+        assert_eq!(fields(&most).objects("a").len(), MAX_LIST);
+        let mut too_long = fields(&more);
+        assert!(too_long.objects("a").is_empty());
+        assert!(too_long.texts("a").is_empty());
+        assert!(too_long.has("a"));
+        let within = format!("{{\"a\":\"[{}0]\"}}", "0,".repeat(MAX_LIST));
+        assert_eq!(fields(&within).texts("a").len(), 1);
     }
 
     proptest! {

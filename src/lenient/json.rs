@@ -1,13 +1,11 @@
 //! JSON read without loss: numbers as written, members in order, repeated members kept.
 //!
-//! `serde_json` does the reading; what it would turn into its own number type stays the text that
-//! came, because the platform's ids exceed 2^53 and because an event's identity is its content.
+//! `serde_json` validates the text. Values are then read here, because its own number type would
+//! change what came: the platform's ids exceed 2^53, and an event's identity is its content.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// A JSON value.
@@ -34,14 +32,14 @@ pub enum Json<'a> {
 const MAX_DEPTH: usize = 64;
 
 impl<'a> Json<'a> {
-    /// Reads a whole text; `None` if it is no JSON.
+    /// Reads a whole text; `None` if it is no JSON, or nests too deep.
+    ///
+    /// The text is validated as a whole first. The reader that follows relies on that, so that each
+    /// byte is looked at twice, however deep it stands.
     pub fn parse(text: &'a str) -> Option<Self> {
         let text = text.trim_matches([' ', '\t', '\r', '\n']);
-        if !text.starts_with(['{', '[']) {
-            // What is neither is taken at its word below, so that it has to be valid.
-            serde_json::from_str::<&RawValue>(text).ok()?;
-        }
-        Self::read(text, MAX_DEPTH)
+        serde_json::from_str::<&RawValue>(text).ok()?;
+        Reader { text, at: 0 }.value(MAX_DEPTH)
     }
 
     /// The elements of an array, each as the text that it is written in.
@@ -50,33 +48,34 @@ impl<'a> Json<'a> {
         Some(elements.into_iter().map(RawValue::get).collect())
     }
 
-    /// Reads a value without white space around it. Objects and arrays may be no JSON yet, and
-    /// what stands in them is valid once they are.
-    fn read(text: &'a str, depth: usize) -> Option<Self> {
-        let depth = depth.checked_sub(1)?;
-        Some(match text.as_bytes().first()? {
-            b'n' => Self::Null,
-            b't' => Self::Bool(true),
-            b'f' => Self::Bool(false),
-            b'"' => Self::string(text),
-            b'[' => {
-                let elements: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-                let mut read = Vec::with_capacity(elements.len());
-                for element in elements {
-                    read.push(Self::read(element.get(), depth)?);
-                }
-                Self::Array(read)
+    /// The maximum number of values that a text can hold: of a JSON text, the exact number, with each
+    /// empty array and object counted twice. Allocates nothing.
+    pub fn count_values(text: &str) -> usize {
+        let mut count = 1;
+        let mut bytes = text.bytes();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b',' | b'[' | b'{' => count += 1,
+                b'"' => skip_string(&mut bytes),
+                _ => {}
             }
-            b'{' => {
-                let Members(members) = serde_json::from_str(text).ok()?;
-                let mut read = Vec::with_capacity(members.len());
-                for (name, value) in members {
-                    read.push((name.0, Self::read(value.get(), depth)?));
-                }
-                Self::Object(read)
+        }
+        count
+    }
+
+    /// The number of elements of the longest array.
+    pub fn longest_list(&self) -> usize {
+        match self {
+            Self::Array(elements) => {
+                let inner = elements.iter().map(Self::longest_list).max();
+                elements.len().max(inner.unwrap_or_default())
             }
-            _ => Self::Number(text),
-        })
+            Self::Object(members) => {
+                let inner = members.iter().map(|(_, value)| value.longest_list()).max();
+                inner.unwrap_or_default()
+            }
+            _ => 0,
+        }
     }
 
     fn string(text: &'a str) -> Self {
@@ -154,30 +153,111 @@ fn write_string(string: &str, text: &mut String) {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// An object's members, repeated names included.
-struct Members<'a>(Vec<(Text<'a>, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
+/// Passes over the rest of a string, its closing quote included.
+fn skip_string(bytes: &mut std::str::Bytes<'_>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => {
+                bytes.next();
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::with_capacity(map.size_hint().unwrap_or(24));
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
+            _ => {}
         }
+    }
+}
 
-        deserializer.deserialize_map(MembersVisitor)
+/// Reads values from a text that is valid JSON.
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads the next value, which nests at most `depth` levels.
+    fn value(&mut self, depth: usize) -> Option<Json<'a>> {
+        let depth = depth.checked_sub(1)?;
+        self.skip_space();
+        Some(match self.peek()? {
+            b'"' => Json::string(self.string()?),
+            b'[' => self.array(depth)?,
+            b'{' => self.object(depth)?,
+            _ => match self.scalar()? {
+                "null" => Json::Null,
+                "true" => Json::Bool(true),
+                "false" => Json::Bool(false),
+                number => Json::Number(number),
+            },
+        })
+    }
+
+    fn array(&mut self, depth: usize) -> Option<Json<'a>> {
+        let mut elements = Vec::new();
+        while self.goes_on(b']')? {
+            elements.push(self.value(depth)?);
+        }
+        Some(Json::Array(elements))
+    }
+
+    fn object(&mut self, depth: usize) -> Option<Json<'a>> {
+        let mut members = Vec::new();
+        while self.goes_on(b'}')? {
+            self.skip_space();
+            // A name with half a character stands for no text.
+            let Json::String(name) = Json::string(self.string()?) else {
+                return None;
+            };
+            self.skip_space();
+            // The colon.
+            self.at += 1;
+            members.push((name, self.value(depth)?));
+        }
+        Some(Json::Object(members))
+    }
+
+    /// Passes over what stands before the next element; false at the end of the array or object.
+    fn goes_on(&mut self, end: u8) -> Option<bool> {
+        self.skip_space();
+        let byte = self.peek()?;
+        self.at += 1;
+        if byte == end {
+            return Some(false);
+        }
+        if byte == b',' {
+            return Some(true);
+        }
+        // The opening bracket: the array or object may be empty.
+        self.skip_space();
+        let is_empty = self.peek()? == end;
+        self.at += usize::from(is_empty);
+        Some(!is_empty)
+    }
+
+    /// The text of a string, its quotes included.
+    fn string(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        let mut rest = self.text.get(start + 1..)?.bytes();
+        skip_string(&mut rest);
+        self.at = self.text.len() - rest.len();
+        self.text.get(start..self.at)
+    }
+
+    /// The text of a number or of a word.
+    fn scalar(&mut self) -> Option<&'a str> {
+        let rest = self.text.get(self.at..)?;
+        let end = rest.find([',', ']', '}', ' ', '\t', '\r', '\n']);
+        let scalar = &rest[..end.unwrap_or(rest.len())];
+        self.at += scalar.len();
+        Some(scalar)
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\r' | b'\n')) {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
     }
 }
 
@@ -223,6 +303,42 @@ mod tests {
     fn half_a_surrogate_pair_is_kept_as_written() {
         let json = Json::parse(r#"{"a":"x\ud83d"}"#).unwrap();
         assert_eq!(json.canonical(), r#"{"a":"x\ud83d"}"#);
+    }
+
+    #[test]
+    fn values_are_read_wherever_white_space_stands() {
+        let text = " { \"a\" : [ 1 , [ ] , { } , \"x\\\"]\" ] ,\n\"b\"\t:null , \"c\":{ \"d\":true}, \"\":-1.5e3 } ";
+        let expected = r#"{"":-1.5e3,"a":[1,[],{},"x\"]"],"b":null,"c":{"d":true}}"#;
+        assert_eq!(canonical(text).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn values_are_counted_without_those_in_strings() {
+        for (text, count) in [
+            ("1", 1),
+            ("[]", 2),
+            ("[1,2]", 3),
+            (r#"{"a":"[,{\",[","b":[{}]}"#, 5),
+            ("", 1),
+            ("\"", 1),
+        ] {
+            assert_eq!(Json::count_values(text), count, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_longest_list_is_found_at_any_depth() {
+        let longest = |text| Json::parse(text).unwrap().longest_list();
+        assert_eq!(longest(r#"{"a":[1,{"b":[1,2,3]}]}"#), 3);
+        assert_eq!(longest("{}"), 0);
+    }
+
+    #[test]
+    fn eight_megabytes_nested_without_end_cost_no_more_than_their_length() {
+        // Read anew at each level, this would take sixty-four times as long as one pass.
+        let depth = 4 << 20;
+        let text = "[".repeat(depth) + &"]".repeat(depth);
+        assert_eq!(Json::parse(&text), None);
     }
 
     #[test]

@@ -4,5 +4,5 @@
 mod fields;
 mod json;
 
-pub use self::fields::Fields;
+pub use self::fields::{Fields, MAX_LIST};
 pub use self::json::Json;

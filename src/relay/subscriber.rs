@@ -21,6 +21,8 @@ pub struct Subscriber {
     drain: CancellationToken,
     metrics: RelayMetrics,
     progress_due: Instant,
+    /// Whether the stream ended in order: by draining, or by an error that the client is told.
+    has_ended: bool,
 }
 
 impl Subscriber {
@@ -40,6 +42,7 @@ impl Subscriber {
             drain,
             metrics,
             progress_due: Instant::now() + PROGRESS_EVERY,
+            has_ended: false,
         }
     }
 
@@ -50,8 +53,7 @@ impl Subscriber {
         };
         let hidden = deliveries.iter().find(|it| !visible.matches(&it.entry));
         hidden.map_or(Ok(()), |it| {
-            let event = it.entry.decoded();
-            let account = event.map(|event| event.account.clone()).unwrap_or_default();
+            let account = it.entry.header.account.clone();
             Err(RelayError::Forbidden { account })
         })
     }
@@ -69,6 +71,18 @@ impl Source for Subscriber {
     type Event = Delivery;
 
     async fn next(&mut self) -> Result<Step<Delivery>, RelayError> {
+        let step = self.step().await;
+        self.has_ended = step.is_err();
+        step
+    }
+
+    fn cursor(&self) -> Cursor {
+        self.log.cursor(self.member.place())
+    }
+}
+
+impl Subscriber {
+    async fn step(&mut self) -> Result<Step<Delivery>, RelayError> {
         tokio::select! {
             // Draining first, so that a busy member ends too; then progress, for the same reason.
             biased;
@@ -87,14 +101,13 @@ impl Source for Subscriber {
             },
         }
     }
-
-    fn cursor(&self) -> Cursor {
-        self.log.cursor(self.member.place())
-    }
 }
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
+        if !self.has_ended {
+            self.member.mark_broken();
+        }
         self.metrics.readers.dec();
     }
 }

@@ -18,7 +18,9 @@ pub struct Filter {
     task_data_ids: HashSet<String>,
     call_relation_ids: HashSet<String>,
     call_uuids: HashSet<String>,
-    /// Whether everything matches, so that events need not be looked into.
+    /// Whether any id is asked for, so that events must be decoded.
+    has_ids: bool,
+    /// Whether everything matches.
     is_open: bool,
 }
 
@@ -26,6 +28,12 @@ impl Filter {
     /// The filter that a caller asked for, within the accounts that it may see; `None`: all.
     pub fn new(wanted: PushFilter, visible: Option<Vec<String>>) -> Self {
         let is_open = wanted == PushFilter::default() && visible.is_none();
+        let of_ids = PushFilter {
+            kinds: Vec::new(),
+            accounts: Vec::new(),
+            ..wanted.clone()
+        };
+        let has_ids = of_ids != PushFilter::default();
         let wanted_accounts: HashSet<_> = wanted.accounts.into_iter().collect();
         let visible: Option<HashSet<_>> = visible.map(|visible| visible.into_iter().collect());
         let accounts = match visible {
@@ -43,26 +51,29 @@ impl Filter {
             task_data_ids: set(wanted.task_data_ids),
             call_relation_ids: set(wanted.call_relation_ids),
             call_uuids: set(wanted.call_uuids),
+            has_ids,
             is_open,
         }
     }
 
-    /// Whether an entry is wanted. One whose bytes cannot be decoded is, so that it is not lost.
+    /// Whether an entry is wanted. Account and kind come from the entry's header. An event whose
+    /// ids cannot be decoded matches only where no account is ruled out.
     pub fn matches(&self, entry: &Entry) -> bool {
-        self.is_open
-            || entry
-                .decoded()
-                .is_none_or(|event| self.matches_event(event))
+        if self.is_open {
+            return true;
+        }
+        let accounts = self.accounts.as_ref();
+        (self.kinds.is_empty() || self.kinds.contains(&entry.header.kind))
+            && accounts.is_none_or(|accounts| accounts.contains(&entry.header.account))
+            && (!self.has_ids
+                || entry
+                    .decoded()
+                    .map_or(accounts.is_none(), |event| self.matches_ids(event)))
     }
 
-    fn matches_event(&self, event: &PushEvent) -> bool {
+    fn matches_ids(&self, event: &PushEvent) -> bool {
         let ids = Ids::of(event);
-        (self.kinds.is_empty() || self.kinds.contains(&event.kind))
-            && self
-                .accounts
-                .as_ref()
-                .is_none_or(|accounts| accounts.contains(&event.account))
-            && matches(&self.app_ids, ids.app)
+        matches(&self.app_ids, ids.app)
             && matches(&self.robot_ids, ids.robot)
             && matches(&self.task_ids, ids.task)
             && matches(&self.task_data_ids, ids.task_data)
@@ -122,6 +133,63 @@ impl<'a> Ids<'a> {
                 call: &call.call_uuid,
             },
             Some(Payload::Unrecognized(_)) | None => Self::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::proto::PushKind;
+    use crate::push::{Cursor, EventId, Position, StoreId};
+    use crate::store::{Header, NewEntry};
+
+    /// A voice push of account `a` whose bytes are no event.
+    fn undecodable() -> Entry {
+        let cursor = Cursor {
+            store: StoreId([0; 8]),
+            position: Position(1),
+        };
+        let entry = NewEntry {
+            id: EventId::from_bytes([0; 16]),
+            header: Header {
+                account: "a".into(),
+                kind: PushKind::Voice.into(),
+            },
+            event: Bytes::from_static(b"\xff"),
+            raw: Bytes::new(),
+        };
+        Entry::new(cursor, 0, entry)
+    }
+
+    #[test]
+    fn account_and_kind_decide_without_decoding_and_unreadable_ids_match_no_restricted_reader() {
+        let visible = |accounts: &[&str]| Some(accounts.iter().map(|&it| it.into()).collect());
+        let kinds = |kind: PushKind| PushFilter {
+            kinds: vec![kind.into()],
+            ..PushFilter::default()
+        };
+        let task = || PushFilter {
+            task_ids: vec!["t".into()],
+            ..PushFilter::default()
+        };
+        for (wanted, visible, expected) in [
+            (PushFilter::default(), None, true),
+            (PushFilter::default(), visible(&["a"]), true),
+            (PushFilter::default(), visible(&["b"]), false),
+            (PushFilter::default(), visible(&[]), false),
+            (kinds(PushKind::Voice), None, true),
+            (kinds(PushKind::Dialog), None, false),
+            (kinds(PushKind::Dialog), visible(&["a"]), false),
+            (task(), None, true),
+            (task(), visible(&["a"]), false),
+            (task(), visible(&["b"]), false),
+        ] {
+            let filter = Filter::new(wanted.clone(), visible.clone());
+            let matches = filter.matches(&undecodable());
+            assert_eq!(matches, expected, "{wanted:?} {visible:?}");
         }
     }
 }

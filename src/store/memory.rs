@@ -105,8 +105,11 @@ impl Contents {
             let cursor = Cursor { store, position };
             let mut event = new.event.to_vec();
             place(cursor, self.last_received_ms).encode_raw(&mut event);
-            let (event, raw) = (event.into(), new.raw.clone());
-            let entry = Entry::new(cursor, self.last_received_ms, new.id, event, raw);
+            let placed = NewEntry {
+                event: event.into(),
+                ..new.clone()
+            };
+            let entry = Entry::new(cursor, self.last_received_ms, placed);
             self.bytes += stored_bytes(&entry);
             self.numbers.insert(new.id, position.0);
             self.log.push_back(Arc::new(entry));

@@ -26,7 +26,8 @@ pub const OWN_NAMES: &str = "yeta-gateway.";
 /// 3. **Deadline.** What a member keeps longer than the ack deadline is handed out again, to any
 ///    member, by a clock that never jumps. An extension counts from the moment it is asked for.
 /// 4. **Attempts.** A delivery is a failed attempt once its deadline has passed or it was refused;
-///    not when its member left, nor when the process ended. At the bound the entry is parked.
+///    not when its member left, nor when the process ended. At the bound the entry is parked. So is
+///    one that was followed by the break of its member within a second, three times in a row.
 /// 5. **Ack ids** name one delivery. An acknowledgement counts while its delivery is the latest,
 ///    also when the deadline has passed or the member is gone; otherwise it changes nothing, and
 ///    its caller is told.
@@ -105,6 +106,10 @@ pub trait Member: Send {
     /// Waits for deliveries, or for word that there are none left for now. May be dropped and
     /// called again without losing anything. After an error there is nothing more.
     async fn next(&mut self) -> Result<Handed, SubscriptionError>;
+
+    /// Marks that the stream broke without an end in order, so that its last deliveries may be the
+    /// reason.
+    fn mark_broken(&mut self);
 
     /// The subscription's place; see [`Info::place`].
     fn place(&self) -> Position;

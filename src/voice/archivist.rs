@@ -414,11 +414,7 @@ impl Parts {
             payload: Some(Payload::VoiceArchived(voice)),
             ..PushEvent::default()
         };
-        let entry = NewEntry {
-            id,
-            event: told.encode_to_vec().into(),
-            raw: Bytes::new(),
-        };
+        let entry = NewEntry::new(id, &told, Bytes::new());
         self.log.append(vec![entry]).await?;
         Ok(())
     }

@@ -220,11 +220,7 @@ fn entry(payload: Payload) -> NewEntry {
         payload: Some(payload),
         ..PushEvent::default()
     };
-    NewEntry {
-        id,
-        event: event.encode_to_vec().into(),
-        raw: Bytes::new(),
-    }
+    NewEntry::new(id, &event, Bytes::new())
 }
 
 fn basic(call_uuid: &str) -> CallRecord {

@@ -10,7 +10,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use yeta_gateway::push::{EventId, Position};
 use yeta_gateway::store::embedded::{EmbeddedLog, OpenError, Options};
-use yeta_gateway::store::{NewEntry, NoteChange, Notes, PushLog, ReadError, ReadLimit, Survives};
+use yeta_gateway::store::{
+    Header, NewEntry, NoteChange, Notes, PushLog, ReadError, ReadLimit, Survives,
+};
 
 use crate::conformance::{append, contents};
 
@@ -220,6 +222,33 @@ pub fn table_with(path: &Path, text: &str) -> Option<PathBuf> {
 }
 
 #[tokio::test]
+async fn a_folder_of_another_format_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path(), &["a"]).await;
+    let change = |format: Option<u8>| {
+        let database = fjall::Database::builder(folder.path().join("log"));
+        let database = database.open().unwrap();
+        let meta = database.keyspace("meta", Default::default).unwrap();
+        match format {
+            Some(format) => meta.insert("format", [format]).unwrap(),
+            None => meta.remove("format").unwrap(),
+        }
+        database.persist(fjall::PersistMode::SyncAll).unwrap();
+    };
+    for (format, expected) in [(None, 1), (Some(3), 3)] {
+        change(format);
+        let refused = EmbeddedLog::open(Options::new(folder.path())).await;
+        match refused.err().unwrap() {
+            OpenError::OtherFormat { found, .. } => assert_eq!(found, expected),
+            other => panic!("{other}"),
+        }
+    }
+    change(Some(2));
+    let log = open(folder.path()).await;
+    assert_eq!(contents(&log, Position::START).await, ["a"]);
+}
+
+#[tokio::test]
 async fn a_damaged_block_is_reported_and_reading_goes_on_around_it() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path()).await;
@@ -231,6 +260,7 @@ async fn a_damaged_block_is_reported_and_reading_goes_on_around_it() {
         let id = EventId::of_raw("default", "receiveVoice", &raw);
         let entry = NewEntry {
             id,
+            header: Header::default(),
             event: Bytes::new(),
             raw: raw.into(),
         };

@@ -26,6 +26,7 @@ mod lossless;
 mod open;
 mod panics;
 mod platform;
+mod push_limits;
 mod pushes;
 mod reconciliation;
 mod relay;

@@ -64,7 +64,9 @@ async fn ask_handler() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let router = Router::new().route("/", get(async || bad_number()));
-    tokio::spawn(http_server::serve(listener, router, std::future::pending()));
+    let limits = http_server::Limits::small("test");
+    let never = std::future::pending();
+    tokio::spawn(http_server::serve(listener, router, limits, never));
     let answer = Http::new().get(&base, "/").await;
     panic!("the handler answered {answer:?}");
 }

@@ -158,6 +158,8 @@ struct Fed(Vec<Handed>);
 
 #[async_trait::async_trait]
 impl Member for Fed {
+    fn mark_broken(&mut self) {}
+
     async fn next(&mut self) -> Result<Handed, SubscriptionError> {
         match self.0.pop() {
             Some(handed) => Ok(handed),

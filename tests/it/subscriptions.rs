@@ -22,7 +22,6 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use prost::Message;
 use tempfile::TempDir;
 use yeta_gateway::proto::{PushEvent, PushFilter};
 use yeta_gateway::push::{EventId, Position};
@@ -218,11 +217,8 @@ fn entry(account: &str, content: &str) -> NewEntry {
         account: account.to_owned(),
         ..PushEvent::default()
     };
-    NewEntry {
-        id: id_of(account, content),
-        event: event.encode_to_vec().into(),
-        raw: Bytes::copy_from_slice(content.as_bytes()),
-    }
+    let raw = Bytes::copy_from_slice(content.as_bytes());
+    NewEntry::new(id_of(account, content), &event, raw)
 }
 
 fn id_of(account: &str, content: &str) -> EventId {

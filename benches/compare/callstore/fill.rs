@@ -112,11 +112,7 @@ fn entry(call: &Call) -> NewEntry {
         payload: Some(Payload::Call(call.clone())),
         ..PushEvent::default()
     };
-    NewEntry {
-        id,
-        event: event.encode_to_vec().into(),
-        raw: Bytes::new(),
-    }
+    NewEntry::new(id, &event, Bytes::new())
 }
 
 /// Tasks that are called at the same time, each until it has had all of its calls.

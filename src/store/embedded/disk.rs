@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `log` | number of the entry, u64 big-endian | the entry, see [`encode`] |
 //! | `ids` | event id | number of the entry |
-//! | `meta` | `store`, `state` | the log's name; where it begins and ends |
+//! | `meta` | `format`, `store`, `state` | the format's version; the log's name; where it begins and ends |
 //! | `kept` | of whoever keeps it | small state beside the log: notes, subscriptions |
 //!
 //! One atomic batch holds the new entries and the changes of what is kept beside the log. A batch
@@ -25,7 +25,7 @@ use super::OpenError;
 use super::repair;
 use crate::database;
 use crate::push::{Cursor, EventId, Position, StoreId};
-use crate::store::{Entry, NewEntry, Survives, place};
+use crate::store::{Entry, Header, NewEntry, Survives, place};
 
 /// The fjall database of a log.
 pub(super) struct Disk {
@@ -62,9 +62,13 @@ impl Placed {
         let (value, event) = encode(cursor, received_at_ms, new);
         let value = Slice::from(value);
         let bytes = Bytes::from_owner(value.clone());
-        let raw = bytes.slice(event.end..);
-        let event = bytes.slice(event);
-        let entry = Entry::new(cursor, received_at_ms, new.id, event, raw);
+        let placed = NewEntry {
+            id: new.id,
+            header: new.header.clone(),
+            raw: bytes.slice(event.end..),
+            event: bytes.slice(event),
+        };
+        let entry = Entry::new(cursor, received_at_ms, placed);
         Self {
             value,
             entry: Arc::new(entry),
@@ -107,10 +111,11 @@ pub(super) struct Expired {
     pub bytes: u64,
 }
 
-const FORMAT: u8 = 1;
+/// The version of what stands on disk. A folder of another version is refused, not converted.
+const FORMAT: u8 = 2;
 /// How many bytes the log's blocks have, before compression.
 const LOG_BLOCK: u32 = 32 * 1024;
-const HEADER: usize = 1 + 8 + EventId::LEN + 4;
+const PREFIX: usize = 1 + 8 + EventId::LEN + 4 + 4;
 
 impl Disk {
     /// Opens the database, and makes it where there is none.
@@ -136,6 +141,13 @@ impl Disk {
             kept,
         };
         let store = match disk.meta.get("store").map_err(failed)? {
+            Some(_) if disk.format().map_err(failed)? != FORMAT => {
+                return Err(OpenError::OtherFormat {
+                    path: path.into(),
+                    found: disk.format().map_err(failed)?,
+                    expected: FORMAT,
+                });
+            }
             Some(bytes) => StoreId(bytes.as_ref().try_into().map_err(|_| OpenError::Damaged {
                 path: path.into(),
                 detail: "the log's name is not readable".into(),
@@ -152,9 +164,18 @@ impl Disk {
         Ok((disk, store, state))
     }
 
+    /// The version of the format that the log was created with. The first one left no record of it.
+    fn format(&self) -> fjall::Result<u8> {
+        let format = self.meta.get("format")?;
+        Ok(format.and_then(|it| it.first().copied()).unwrap_or(1))
+    }
+
     fn name_it(&self) -> fjall::Result<StoreId> {
         let store = StoreId(rand::random());
-        self.meta.insert("store", store.0)?;
+        let mut batch = self.db.batch();
+        batch.insert(&self.meta, "format", [FORMAT]);
+        batch.insert(&self.meta, "store", store.0);
+        batch.commit()?;
         self.db.persist(PersistMode::SyncAll)?;
         Ok(store)
     }
@@ -177,7 +198,7 @@ impl Disk {
             .get(id.as_bytes())?
             .and_then(|bytes| number(&bytes));
         match number {
-            Some(number) if self.header(number)?.is_some() => Ok(Some(number)),
+            Some(number) if self.prefix(number)?.is_some() => Ok(Some(number)),
             Some(_) | None => Ok(None),
         }
     }
@@ -249,16 +270,16 @@ impl Disk {
             .take(limit);
         let readable = oldest.map_while(|item| {
             let (key, value) = item.into_inner().ok()?;
-            Some((number(&key)?, Header::decode(&value)?, value.len() as u64))
+            Some((number(&key)?, Prefix::decode(&value)?, value.len() as u64))
         });
-        for (number, header, bytes) in readable {
-            if !expired(header.received_at_ms, held) {
+        for (number, prefix, bytes) in readable {
+            if !expired(prefix.received_at_ms, held) {
                 return chosen;
             }
             held = held.saturating_sub(bytes);
             chosen.bytes += bytes;
             chosen.up_to = Position(number);
-            chosen.entries.push((number, header.id));
+            chosen.entries.push((number, prefix.id));
         }
         if chosen.entries.is_empty() {
             chosen.up_to = self.damaged_until(state, |ms| expired(ms, state.bytes));
@@ -270,22 +291,22 @@ impl Disk {
     fn damaged_until(&self, state: &State, expired: impl Fn(u64) -> bool) -> Position {
         const LOOK_AHEAD: usize = 4096;
         let mut following = (state.earliest.next().0..=state.end.0).take(LOOK_AHEAD);
-        let readable = following.find_map(|number| match self.header(number) {
-            Ok(Some(header)) => Some(Some((number, header))),
+        let readable = following.find_map(|number| match self.prefix(number) {
+            Ok(Some(prefix)) => Some(Some((number, prefix))),
             Ok(None) => None,
             // What is out of reach may be whole.
             Err(_) => Some(None),
         });
         match readable.flatten() {
-            Some((number, header)) if expired(header.received_at_ms) => Position(number).before(),
+            Some((number, prefix)) if expired(prefix.received_at_ms) => Position(number).before(),
             _ => state.earliest,
         }
     }
 
     /// What stands before an entry; nothing where there is no entry, or a damaged one.
-    fn header(&self, number: u64) -> fjall::Result<Option<Header>> {
+    fn prefix(&self, number: u64) -> fjall::Result<Option<Prefix>> {
         let value = unless_damaged(self.log.get(number.to_be_bytes()))?;
-        Ok(value.flatten().and_then(|value| Header::decode(&value)))
+        Ok(value.flatten().and_then(|value| Prefix::decode(&value)))
     }
 
     /// Removes entries together with the record of their content.
@@ -361,38 +382,47 @@ fn open_database(path: &Path) -> Result<Database, OpenError> {
     Err(failed(error))
 }
 
-/// `format u8, received_at_ms u64, id, length of event u32, event, raw`, integers big-endian; and
-/// where the event stands in it.
+/// `format u8, received_at_ms u64, id, length of header u32, length of event u32, header, event,
+/// raw`, integers big-endian; and where the event stands in it.
 fn encode(cursor: Cursor, received_at_ms: u64, new: &NewEntry) -> (Vec<u8>, Range<usize>) {
     let place = place(cursor, received_at_ms);
     let event_len = new.event.len() + place.encoded_len();
-    let mut value = Vec::with_capacity(HEADER + event_len + new.raw.len());
+    let header_len = new.header.encoded_len();
+    let start = PREFIX + header_len;
+    let mut value = Vec::with_capacity(start + event_len + new.raw.len());
     value.push(FORMAT);
     value.extend_from_slice(&received_at_ms.to_be_bytes());
     value.extend_from_slice(new.id.as_bytes());
-    let len = u32::try_from(event_len).expect("a push is far smaller than 4 GiB");
-    value.extend_from_slice(&len.to_be_bytes());
+    for len in [header_len, event_len] {
+        let len = u32::try_from(len).expect("a push is far smaller than 4 GiB");
+        value.extend_from_slice(&len.to_be_bytes());
+    }
+    new.header.encode_raw(&mut value);
     value.extend_from_slice(&new.event);
     place.encode_raw(&mut value);
     value.extend_from_slice(&new.raw);
-    (value, HEADER..HEADER + event_len)
+    (value, start..start + event_len)
 }
 
-struct Header {
+/// The part of an entry that has a fixed length.
+struct Prefix {
     received_at_ms: u64,
     id: EventId,
+    header_len: usize,
     event_len: usize,
 }
 
-impl Header {
+impl Prefix {
     fn decode(value: &[u8]) -> Option<Self> {
         let (format, rest) = value.split_first()?;
         let (received_at_ms, rest) = rest.split_first_chunk()?;
         let (id, rest) = rest.split_first_chunk()?;
+        let (header_len, rest) = rest.split_first_chunk()?;
         let (event_len, _) = rest.split_first_chunk()?;
         (*format == FORMAT).then_some(Self {
             received_at_ms: u64::from_be_bytes(*received_at_ms),
             id: EventId::from_bytes(*id),
+            header_len: u32::from_be_bytes(*header_len) as usize,
             event_len: u32::from_be_bytes(*event_len) as usize,
         })
     }
@@ -400,23 +430,24 @@ impl Header {
 
 /// Reads an entry, which keeps the bytes as they came from the database.
 fn decode(store: StoreId, number: u64, value: Slice) -> Option<Entry> {
-    let header = Header::decode(&value)?;
-    let event_end = HEADER.checked_add(header.event_len)?;
+    let prefix = Prefix::decode(&value)?;
+    let event = PREFIX.checked_add(prefix.header_len)?;
+    let event_end = event.checked_add(prefix.event_len)?;
     let value = Bytes::from_owner(value);
     if event_end > value.len() {
         return None;
     }
+    let entry = NewEntry {
+        id: prefix.id,
+        header: Header::decode(&value[PREFIX..event]).ok()?,
+        event: value.slice(event..event_end),
+        raw: value.slice(event_end..),
+    };
     let cursor = Cursor {
         store,
         position: Position(number),
     };
-    Some(Entry::new(
-        cursor,
-        header.received_at_ms,
-        header.id,
-        value.slice(HEADER..event_end),
-        value.slice(event_end..),
-    ))
+    Some(Entry::new(cursor, prefix.received_at_ms, entry))
 }
 
 fn number(key: &[u8]) -> Option<u64> {

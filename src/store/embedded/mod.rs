@@ -87,6 +87,21 @@ pub enum OpenError {
         /// What was found.
         detail: String,
     },
+    /// The folder was written by another version of the gateway. Start with an empty folder, or run
+    /// the version that wrote it.
+    #[error(
+        "the store {} has format {found}, this version reads and writes format {expected} alone: \
+         use an empty folder, or the version of the gateway that wrote it",
+        path.display()
+    )]
+    OtherFormat {
+        /// The folder.
+        path: PathBuf,
+        /// The format of the folder.
+        found: u8,
+        /// The format of this version.
+        expected: u8,
+    },
     /// The folder or a file in it can't be used.
     #[error("the store {} cannot be opened: {error}", path.display())]
     Io {

@@ -108,10 +108,12 @@ mod tests {
 
     use super::*;
     use crate::push::{EventId, Position};
+    use crate::store::Header;
 
     fn entry(bytes: usize) -> NewEntry {
         NewEntry {
             id: EventId::of_raw("default", "receiveVoice", b"content"),
+            header: Header::default(),
             event: Bytes::new(),
             raw: vec![0; bytes].into(),
         }

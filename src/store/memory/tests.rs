@@ -5,6 +5,7 @@ use bytes::Bytes;
 use futures_util::poll;
 
 use super::*;
+use crate::store::Header;
 
 fn disk() -> MemoryDisk {
     MemoryDisk::new(StoreId([7; 8]))
@@ -17,6 +18,7 @@ fn open(disk: &MemoryDisk) -> MemoryStore {
 fn entry(content: &'static str) -> NewEntry {
     NewEntry {
         id: EventId::of_raw("default", "receiveVoice", content.as_bytes()),
+        header: Header::default(),
         event: Bytes::new(),
         raw: Bytes::from_static(content.as_bytes()),
     }

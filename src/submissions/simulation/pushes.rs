@@ -107,19 +107,16 @@ async fn deliver(house: Arc<House>, carried: Carried, record: CallRecord, after:
 /// What the listener does with a push.
 async fn take(gateway: &Gateway, record: CallRecord, carried: Carried) -> bool {
     let (id, outbound) = (record.task_data_id.clone(), record.variant);
-    let push = Push {
-        id: EventId::of_raw(
-            "a",
-            "receiveCallRecord",
-            format!("{id}-{outbound}").as_bytes(),
-        ),
-        event: PushEvent {
+    let content = format!("{id}-{outbound}");
+    let push = Push::new(
+        EventId::of_raw("a", "receiveCallRecord", content.as_bytes()),
+        PushEvent {
             account: "a".to_owned(),
             payload: Some(Payload::CallRecord(record)),
             ..PushEvent::default()
         },
-        raw: Bytes::new(),
-    };
+        Bytes::new(),
+    );
     let row_keys = gateway.submissions.row_keys();
     let deadline = Instant::now() + Duration::from_millis(1250);
     let entries = entries(&row_keys, "a", vec![push], deadline).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use yeta_gateway::push::{CursorError, EventId, Position};
-use yeta_gateway::store::{AppendError, NewEntry, PushLog, ReadError, ReadLimit};
+use yeta_gateway::store::{AppendError, Header, NewEntry, PushLog, ReadError, ReadLimit};
 
 use super::{Engine, at};
 
@@ -18,6 +18,7 @@ const ALL: ReadLimit = ReadLimit {
 pub fn entry(content: &str) -> NewEntry {
     NewEntry {
         id: EventId::of_raw("default", "receiveVoice", content.as_bytes()),
+        header: Header::default(),
         event: Bytes::new(),
         raw: Bytes::copy_from_slice(content.as_bytes()),
     }
@@ -337,6 +338,10 @@ pub async fn entries_come_back_as_they_were<E: Engine>() {
     let log = engine.open().await;
     let raw = Bytes::from((0..=255).collect::<Vec<u8>>());
     let entry = NewEntry {
+        header: Header {
+            account: "默认".into(),
+            kind: 3,
+        },
         raw: raw.clone(),
         ..entry("bytes")
     };
@@ -345,6 +350,7 @@ pub async fn entries_come_back_as_they_were<E: Engine>() {
     let log = engine.open().await;
     let read = log.read(Position::START, ALL).await.unwrap().entries[0].clone();
     assert_eq!((&read.raw, read.id), (&raw, entry.id));
+    assert_eq!(read.header, entry.header);
     let event = read.decoded().unwrap();
     assert_eq!(event.cursor, log.cursor(Position(1)).to_string());
     assert_eq!(event.received_at.unwrap().seconds, 1_600_000_000);

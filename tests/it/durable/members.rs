@@ -9,11 +9,12 @@ use yeta_gateway::proto::{
 };
 
 use super::{
-    NAME, ack, ack_ids, call, calls, creating, ended, expected, faulty, get, join, joining,
-    manager, nack, named, numbers, push_numbers, refusal, seconds, stats, take, until_caught_up,
+    NAME, ack, ack_ids, call, calls, creating, dead_letters, ended, expected, faulty, get, join,
+    joining, manager, nack, named, numbers, push_numbers, refusal, seconds, stats, take,
+    until_caught_up,
 };
 use crate::bridge::reason;
-use crate::support::{TestApp, next_event, next_message, within};
+use crate::support::{TestApp, eventually, next_event, next_message, within};
 
 #[tokio::test]
 async fn the_first_subscriber_creates_the_subscription_with_its_start_and_filter() {
@@ -297,6 +298,42 @@ async fn what_a_member_leaves_goes_to_another_without_a_failed_attempt() {
     let events = take(&mut staying, 3).await;
     assert_eq!(calls(&events), numbers(0..3));
     assert!(events.iter().all(|event| event.delivery_attempt == 1));
+}
+
+#[tokio::test]
+async fn an_event_that_breaks_every_stream_is_parked_with_that_reason_and_the_others_go_on() {
+    let app = TestApp::start().await;
+    push_numbers(&app, 0..3).await;
+    let mut delivered = Vec::new();
+    for _ in 0..3 {
+        let mut stream = join(&mut app.pushes(), joining(NAME)).await;
+        loop {
+            let event = next_event(&mut stream).await;
+            delivered.push(call(&event));
+            if call(&event) == "1" {
+                break;
+            }
+            ack(&mut app.pushes(), vec![event.ack_id]).await;
+        }
+        drop(stream);
+        let left = async || (stats(&mut manager(&app)).await.members == 0).then_some(());
+        eventually("the member has left", left).await;
+    }
+    assert_eq!(delivered, ["0", "1", "1", "1"]);
+    let dead = eventually("a dead letter", async || {
+        let dead = dead_letters(&mut manager(&app)).await;
+        (!dead.is_empty()).then_some(dead)
+    });
+    let dead = dead.await;
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].event.as_ref().map(call).as_deref(), Some("1"));
+    assert!(
+        dead[0].reason.contains("broke within a second"),
+        "{}",
+        dead[0].reason
+    );
+    let mut stream = join(&mut app.pushes(), joining(NAME)).await;
+    assert_eq!(call(&next_event(&mut stream).await), "2");
 }
 
 #[tokio::test]

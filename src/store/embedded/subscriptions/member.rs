@@ -16,6 +16,8 @@ pub(super) struct EmbeddedMember {
     pub id: MemberId,
     /// Told when something lies in the inbox.
     pub notify: Arc<Notify>,
+    /// Whether its stream broke.
+    pub is_broken: bool,
 }
 
 #[async_trait]
@@ -29,6 +31,10 @@ impl Member for EmbeddedMember {
         }
     }
 
+    fn mark_broken(&mut self) {
+        self.is_broken = true;
+    }
+
     fn place(&self) -> Position {
         self.subscription.place()
     }
@@ -40,6 +46,6 @@ impl Member for EmbeddedMember {
 
 impl Drop for EmbeddedMember {
     fn drop(&mut self) {
-        self.subscription.leave(self.id);
+        self.subscription.leave(self.id, self.is_broken);
     }
 }

@@ -231,6 +231,7 @@ impl Registry {
             subscription,
             id,
             notify,
+            is_broken: false,
         })
     }
 

@@ -27,6 +27,13 @@ pub(super) type MemberId = u64;
 
 /// So many entries may be out or waiting; then nothing new is read until some are settled.
 const MAX_OPEN: usize = 32_768;
+/// A member whose stream breaks within this time of a delivery may have been broken by it: its client
+/// cannot decode the event, or crashes on it.
+const BREAK_TIME: Millis = 1000;
+/// An entry is parked after this many such deliveries in a row. Before the last one it is delivered
+/// alone, so that no other entry is parked in its place.
+const MAX_BREAKS: u32 = 3;
+
 /// See the module's words.
 pub(super) struct State {
     read_to: u64,
@@ -56,6 +63,10 @@ struct Open {
     tag: Option<u64>,
     /// Whether that delivery has been counted as failed.
     is_counted: bool,
+    /// When that delivery was made.
+    given_at: Millis,
+    /// How many deliveries in a row broke their member; see [`BREAK_TIME`].
+    breaks: u32,
     /// Whether it lies where others are settled: it is kept one by one.
     is_exception: bool,
     held: Held,
@@ -289,6 +300,7 @@ impl State {
         for holding in self.members.values_mut() {
             holding.numbers.clear();
             holding.bytes = 0;
+            holding.is_alone = false;
         }
     }
 
@@ -328,6 +340,12 @@ impl State {
     /// Counts what was lost elsewhere.
     pub fn count_lost(&mut self, lost: u64) {
         self.lost += lost;
+    }
+
+    /// Whether an entry is to be delivered alone.
+    fn is_suspect(&self, number: u64) -> bool {
+        let open = self.open.get(&number);
+        open.is_some_and(|open| open.breaks + 1 >= MAX_BREAKS)
     }
 
     fn held(&self, number: u64) -> Option<Held> {
@@ -383,6 +401,7 @@ impl State {
                     && holding.numbers.remove(&number)
                 {
                     holding.bytes = holding.bytes.saturating_sub(open.size);
+                    holding.is_alone &= !holding.numbers.is_empty();
                 }
             }
         }
@@ -396,6 +415,8 @@ impl Open {
             failed: 0,
             tag: None,
             is_counted: false,
+            given_at: 0,
+            breaks: 0,
             is_exception: false,
             held: Held::Ready,
             entry: None,

@@ -181,9 +181,15 @@ impl Subscription {
         Ok((member, notify))
     }
 
-    pub fn leave(&self, member: MemberId) {
+    /// Takes a member's deliveries back. `is_broken`: its stream broke.
+    pub fn leave(self: &Arc<Self>, member: MemberId, is_broken: bool) {
         let mut inner = self.lock();
-        inner.state.leave(member);
+        let broken_at = is_broken.then(|| self.common.now());
+        let parked = inner.state.leave(member, broken_at);
+        if !parked.is_empty() {
+            self.bury(&mut inner, parked);
+            self.common.keeper.note(self);
+        }
         inner.inboxes.remove(&member);
         if inner.inboxes.is_empty() {
             inner.pump = None;

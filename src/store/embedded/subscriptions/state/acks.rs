@@ -122,6 +122,7 @@ impl State {
         let open = self.open.get_mut(&number)?;
         self.is_changed = true;
         open.failed += 1;
+        open.breaks = 0;
         open.is_counted = true;
         open.is_exception = true;
         if spec.max_attempts > 0 && open.failed >= spec.max_attempts {
@@ -136,7 +137,7 @@ impl State {
         None
     }
 
-    fn park(&mut self, number: u64, reason: &str) -> Parked {
+    pub(super) fn park(&mut self, number: u64, reason: &str) -> Parked {
         let attempts = self.open.get(&number).map_or(0, |open| open.failed);
         if number > self.read_to {
             self.ahead.insert(number..=number);

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Held, MAX_OPEN, MemberId, Millis, State, millis};
+use super::{BREAK_TIME, Held, MAX_BREAKS, MAX_OPEN, MemberId, Millis, Parked, State, millis};
 use crate::store::Entry;
 use crate::store::subscriptions::{Spec, Window};
 
@@ -25,11 +25,16 @@ pub(super) struct Holding {
     share: usize,
     /// When it was last given something, counted in deliveries.
     served: u64,
+    /// Whether it holds an entry that is delivered alone.
+    pub is_alone: bool,
 }
 
 impl Holding {
     fn has_room(&self) -> bool {
-        self.is_hungry && self.share > 0 && self.numbers.len() < self.window.events
+        self.is_hungry
+            && !self.is_alone
+            && self.share > 0
+            && self.numbers.len() < self.window.events
     }
 
     fn fits(&self, size: usize) -> bool {
@@ -66,6 +71,7 @@ impl State {
             is_hungry: false,
             share: 0,
             served: 0,
+            is_alone: false,
         };
         self.members.insert(member, holding);
     }
@@ -74,14 +80,34 @@ impl State {
         self.members.len()
     }
 
-    /// Takes back what a member holds; that is no failed attempt.
-    pub fn leave(&mut self, member: MemberId) {
+    /// Takes back what a member holds; that is no failed attempt. `broken_at` is when the member's
+    /// stream broke, unless the member left in order. An entry whose deliveries were followed by a
+    /// break within [`BREAK_TIME`], [`MAX_BREAKS`] times in a row, is parked.
+    pub fn leave(&mut self, member: MemberId, broken_at: Option<Millis>) -> Vec<Parked> {
+        let mut parked = Vec::new();
         let Some(holding) = self.members.remove(&member) else {
-            return;
+            return parked;
         };
         for number in holding.numbers {
-            self.hold(number, Held::Ready);
+            let Some(open) = self.open.get_mut(&number) else {
+                continue;
+            };
+            let is_break = |at: Millis| at.saturating_sub(open.given_at) < BREAK_TIME;
+            open.breaks = if broken_at.is_some_and(is_break) {
+                open.breaks + 1
+            } else {
+                0
+            };
+            if open.breaks >= MAX_BREAKS {
+                open.failed += open.breaks;
+                let reason =
+                    "its members' streams broke within a second of three deliveries in a row";
+                parked.push(self.park(number, reason));
+            } else {
+                self.hold(number, Held::Ready);
+            }
         }
+        parked
     }
 
     /// A member asks for more, or does not for now.
@@ -101,9 +127,10 @@ impl State {
         self.share_out();
         while let Some(&number) = self.ready.first()
             && let Some(entry) = self.open.get(&number).and_then(|open| open.entry.clone())
-            && let Some(member) = self.roomiest(entry.size())
+            && let Some(member) = self.roomiest(entry.size(), self.is_suspect(number))
         {
-            given.push(self.give(number, member, entry, now + millis(spec.ack_deadline)));
+            let until = now + millis(spec.ack_deadline);
+            given.push(self.give(number, member, entry, now, until));
         }
         for given in &given {
             self.ask(given.member, false);
@@ -133,7 +160,15 @@ impl State {
         }
     }
 
-    fn give(&mut self, number: u64, member: MemberId, entry: Arc<Entry>, until: Millis) -> Given {
+    fn give(
+        &mut self,
+        number: u64,
+        member: MemberId,
+        entry: Arc<Entry>,
+        now: Millis,
+        until: Millis,
+    ) -> Given {
+        let is_alone = self.is_suspect(number);
         self.next_tag = self.next_tag.wrapping_add(1);
         self.served += 1;
         let tag = self.next_tag;
@@ -144,11 +179,13 @@ impl State {
             let again = open.tag.replace(tag).is_some() || open.is_exception;
             self.redelivered += u64::from(again);
             open.is_counted = false;
+            open.given_at = now;
             open.entry = None;
         }
         if let Some(holding) = self.members.get_mut(&member) {
             holding.share = holding.share.saturating_sub(1);
             holding.served = self.served;
+            holding.is_alone = is_alone;
         }
         Given {
             member,
@@ -159,13 +196,16 @@ impl State {
         }
     }
 
-    fn roomiest(&self, size: usize) -> Option<MemberId> {
+    /// The member with the most room for an entry; one that is delivered alone needs a member that
+    /// holds nothing.
+    fn roomiest(&self, size: usize, is_alone: bool) -> Option<MemberId> {
         let hungry = self
             .members
             .iter()
             .filter(|(_, holding)| holding.has_room());
         let (member, _) = hungry
             .filter(|(_, holding)| holding.fits(size))
+            .filter(|(_, holding)| !is_alone || holding.numbers.is_empty())
             .max_by_key(
                 |(
                     _,

@@ -10,6 +10,7 @@ use super::super::ack_id::AckId;
 use super::*;
 use crate::push::{Cursor, EventId, Position, StoreId};
 use crate::store::subscriptions::{AckOutcome, Backoff, Nack, Spec, Window};
+use crate::store::{Header, NewEntry};
 
 const DEADLINE: Millis = 100;
 const MAX_ATTEMPTS: u32 = 3;
@@ -65,6 +66,9 @@ struct Live {
     is_counted: bool,
     /// Whether ids from before count for nothing, as it was parked since.
     is_redriven: bool,
+    given_at: Millis,
+    /// How many members in a row left within a second of its delivery.
+    breaks: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -143,6 +147,7 @@ impl World {
         let backoff = self.spec.backoff;
         let live = self.live(number).expect("only what is live can fail");
         live.failed += 1;
+        live.breaks = 0;
         live.out = None;
         live.is_counted = true;
         let backoff = millis(backoff.after(live.failed));
@@ -202,13 +207,19 @@ impl World {
             failed: live.failed,
             out: Some((member, now + DEADLINE)),
             latest: Some(id),
+            given_at: now,
+            breaks: live.breaks,
             ..Live::default()
         };
         self.ids.push(id);
-        let held = self.known.values().filter(|known| {
-            matches!(known, Known::Live(Live { out: Some((holder, _)), .. }) if *holder == member)
+        let held = self.known.values().filter_map(|known| match known {
+            Known::Live(live) if live.out.is_some_and(|(holder, _)| holder == member) => Some(live),
+            _ => None,
         });
-        assert!(held.count() <= WINDOW, "never more than the window");
+        let held: Vec<_> = held.collect();
+        assert!(held.len() <= WINDOW, "never more than the window");
+        let is_any_suspect = held.iter().any(|live| live.breaks == 2);
+        assert!(!is_any_suspect || held.len() == 1, "a suspect is alone");
     }
 
     /// What the model says of an id.
@@ -319,14 +330,24 @@ impl World {
     }
 
     fn leave(&mut self, member: MemberId) {
-        self.state.leave(member);
-        for known in self.known.values_mut() {
-            if let Known::Live(live) = known
-                && live.out.is_some_and(|(holder, _)| holder == member)
-            {
-                live.out = None;
+        let parked = self.state.leave(member, Some(self.now));
+        let parked: Vec<_> = parked.iter().map(|it| (it.number, it.attempts)).collect();
+        let mut expected = Vec::new();
+        for (&number, known) in &mut self.known {
+            let Known::Live(live) = known else { continue };
+            if live.out.is_none_or(|(holder, _)| holder != member) {
+                continue;
+            }
+            let is_break = self.now.saturating_sub(live.given_at) < 1000;
+            live.breaks = if is_break { live.breaks + 1 } else { 0 };
+            live.out = None;
+            if live.breaks == 3 {
+                let attempts = live.failed + 3;
+                expected.push((number, attempts));
+                *known = Known::Parked(attempts);
             }
         }
+        assert_eq!(parked, expected);
     }
 
     /// Another process goes on from what was kept.
@@ -342,6 +363,7 @@ impl World {
             if let Known::Live(live) = known {
                 (live.out, live.latest) = (None, None);
                 (live.is_counted, live.is_redriven) = (false, false);
+                live.breaks = 0;
             }
         }
     }
@@ -373,8 +395,8 @@ impl World {
 
     /// Hands out and acknowledges until there is nothing left.
     fn finish(&mut self) {
-        self.redrive();
         (0..MEMBERS).for_each(|member| self.leave(member));
+        self.redrive();
         self.apply(&Op::Join(0));
         loop {
             self.now += DEADLINE;
@@ -408,7 +430,13 @@ fn entry(number: u64) -> Arc<Entry> {
         position: Position(number),
     };
     let id = EventId::of_raw("account", "module", &number.to_be_bytes());
-    Arc::new(Entry::new(cursor, number, id, Bytes::new(), Bytes::new()))
+    let entry = NewEntry {
+        id,
+        header: Header::default(),
+        event: Bytes::new(),
+        raw: Bytes::new(),
+    };
+    Arc::new(Entry::new(cursor, number, entry))
 }
 
 #[test]
@@ -431,6 +459,79 @@ fn what_is_lost_beyond_what_was_read_does_not_take_along_what_lies_before_it() {
     world.known.insert(5, Known::Settled);
     world.finish();
     assert_eq!(world.state.lost(), 1);
+}
+
+#[test]
+fn what_breaks_its_member_three_times_in_a_row_is_parked_and_nothing_else_is() {
+    let mut world = World::new();
+    world.apply(&Op::Append(3));
+    // Each client leaves at the second entry; those before it are acknowledged.
+    let mut given = Vec::new();
+    for _ in 0..3 {
+        world.apply(&Op::Join(0));
+        let before = world.ids.len();
+        loop {
+            let asked = world.ids.len();
+            world.apply(&Op::Ask(0));
+            let new = world.ids[asked..].to_vec();
+            if new.is_empty() {
+                break;
+            }
+            for id in new.iter().take_while(|id| id.number != 2) {
+                assert_eq!(world.state.ack(id, 3), AckOutcome::Ok);
+                world.known.insert(id.number, Known::Settled);
+            }
+            if new.iter().any(|id| id.number == 2) {
+                break;
+            }
+        }
+        given.push(world.ids[before..].iter().map(|id| id.number).collect());
+        world.apply(&Op::Leave(0));
+    }
+    let given: Vec<Vec<u64>> = given;
+    assert_eq!(given, [vec![1, 2, 3], vec![2, 3], vec![2]]);
+    assert!(matches!(world.known[&2], Known::Parked(3)));
+    assert!(matches!(world.known[&3], Known::Live(_)));
+    world.finish();
+}
+
+#[test]
+fn what_members_that_leave_in_order_held_is_never_parked() {
+    let mut state = State::new(Progress::default(), 0, 0, 7);
+    let spec = World::new().spec;
+    state.take(1, [entry(1)]);
+    for _ in 0..5 {
+        let window = Window {
+            events: WINDOW,
+            bytes: usize::MAX,
+        };
+        state.join(0, window);
+        state.load(entry(1));
+        state.ask(0, true);
+        assert_eq!(state.hand_out(&spec, 0).len(), 1);
+        assert_eq!(state.leave(0, None), []);
+    }
+}
+
+#[test]
+fn a_member_that_leaves_later_or_a_failed_attempt_begins_the_count_anew() {
+    let mut world = World::new();
+    world.apply(&Op::Append(1));
+    for step in 0..8 {
+        world.apply(&Op::Join(0));
+        world.apply(&Op::Ask(0));
+        if step % 3 == 2 {
+            // The deadline is moved, so that the member has it for a second.
+            let id = *world.ids.last().unwrap();
+            let by = Duration::from_millis(2000);
+            assert_eq!(world.state.extend(&id, by, world.now), AckOutcome::Ok);
+            world.now += 1000;
+            world.live(1).unwrap().out = Some((0, world.now + 1000));
+        }
+        world.apply(&Op::Leave(0));
+    }
+    assert!(matches!(world.known[&1], Known::Live(_)));
+    world.finish();
 }
 
 proptest! {
