@@ -17,7 +17,6 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use prost::Message as _;
 
 pub use self::person::Person;
 use crate::proto::push_event::Payload;
@@ -228,11 +227,7 @@ fn empty(entry: &Entry, account: &str) -> NewEntry {
         })),
         ..PushEvent::default()
     };
-    NewEntry {
-        id: entry.id,
-        event: event.encode_to_vec().into(),
-        raw: Bytes::new(),
-    }
+    NewEntry::new(entry.id, &event, Bytes::new())
 }
 
 /// The call and the row of an event; empty where it names none.

@@ -256,6 +256,12 @@ impl Clients {
         }
     }
 
+    /// The same, which verify tokens of service accounts, too.
+    #[must_use]
+    pub fn with_jwts(self, jwts: Option<Jwts>) -> Self {
+        Self { jwts, ..self }
+    }
+
     /// The number of configured clients.
     pub fn count(&self) -> usize {
         self.known().clients.len()
@@ -265,18 +271,13 @@ impl Clients {
     #[must_use]
     pub fn listening_on(mut self, address: SocketAddr) -> Self {
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if !address.ip().is_loopback()
-            && let Some(known) = Arc::get_mut(known)
-            && let Some(everybody) = known.everybody.as_mut().and_then(Arc::get_mut)
+        let everybody = Arc::get_mut(known).and_then(|known| known.everybody.as_mut());
+        if let Some(everybody) = everybody.and_then(Arc::get_mut)
+            && !address.ip().is_loopback()
         {
             everybody.rights.remove(&Permission::Admin);
         }
         self
-    }
-
-    /// The same, which verify tokens of service accounts, too.
-    pub fn with_jwts(self, jwts: Option<Jwts>) -> Self {
-        Self { jwts, ..self }
     }
 
     /// Puts other clients in the place of the present ones. Streams of clients that have changed
@@ -383,10 +384,9 @@ impl Known {
                 gone.revoked.cancel();
             }
         }
-        let everybody = clients.is_empty().then(Client::everybody);
-        if let Some(gone) = before.and_then(|before| before.everybody.as_ref())
-            && everybody.is_none()
-        {
+        // A gateway that knew clients is never opened to everybody while it runs.
+        let everybody = (clients.is_empty() && before.is_none()).then(Client::everybody);
+        if let Some(gone) = before.and_then(|before| before.everybody.as_ref()) {
             gone.revoked.cancel();
         }
         let (mut tokens, mut names, mut subjects) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
@@ -542,11 +542,11 @@ mod tests {
 
     #[tokio::test]
     async fn without_clients_only_callers_on_this_machine_are_administrators() {
-        let may = async |address: &str, group| {
+        let may = async |address: &str, right| {
             let clients = Clients::new(&[], vec!["first".into()]);
             let clients = clients.listening_on(address.parse().unwrap());
             let caller = clients.authenticate(&head(&[])).await.unwrap();
-            caller.require(&[group]).is_ok()
+            caller.require(&[right]).is_ok()
         };
         for address in ["127.0.0.1:50051", "127.9.9.9:1", "[::1]:50051"] {
             assert!(may(address, Permission::Admin).await, "{address}");

@@ -22,6 +22,7 @@ mod erase;
 mod fake;
 mod fault_matrix;
 mod hostile;
+mod identity;
 mod kindness;
 mod lossless;
 mod open;
