@@ -102,8 +102,8 @@ impl Parts {
         let archive = archive_options(config).map(|options| Archive::open(&options));
         let archive = archive.transpose()?.map(Arc::new);
         let archivist = archivist(config, store, &voices, archive.as_ref(), metrics.voice).await?;
-        let clients = Clients::new(&config.clients, account_names(config));
-        let clients = clients.listening_on(config.grpc.listen);
+        let clients =
+            Clients::new(&config.clients, account_names(config)).listening_on(config.grpc.listen);
         let clients = Arc::new(clients.with_jwts(Jwts::new(&config.kubernetes)));
         let reload = Reload::new(config, clients.clone(), platform.clone());
         let grpc = GrpcServer {

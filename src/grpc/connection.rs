@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
-use super::auth::Peer;
 use super::connections::Slot;
 use super::outgoing::{Traffic, Verdict};
 use crate::tls::{PeerNames, ServerTls};
@@ -52,6 +51,10 @@ const DRAIN_LINGER: Duration = Duration::from_secs(1);
 
 /// What requests know of their connection; an extension of each.
 pub struct Connection {
+    /// The address of the other end.
+    pub peer: SocketAddr,
+    /// The names in the verified certificate of the other end.
+    pub names: Option<Arc<PeerNames>>,
     pub(super) traffic: Arc<Traffic>,
     slot: Slot,
     is_admitted: AtomicBool,
@@ -104,6 +107,7 @@ impl Serving {
         };
         match timeout_at(deadline, accepted).await {
             Ok(Ok((stream, names))) => {
+                let names = names.map(Arc::new);
                 self.serve_http(stream, names, peer, slot, service, deadline)
                     .await;
             }
@@ -115,7 +119,7 @@ impl Serving {
     async fn serve_http<IO, S>(
         self,
         io: IO,
-        names: Option<PeerNames>,
+        names: Option<Arc<PeerNames>>,
         peer: SocketAddr,
         slot: Slot,
         service: S,
@@ -129,20 +133,16 @@ impl Serving {
         S::Future: Send,
     {
         let connection = Arc::new(Connection {
+            peer,
+            names,
             traffic: Arc::default(),
             slot,
             is_admitted: AtomicBool::new(false),
         });
         let of_requests = connection.clone();
-        let names = names.map(|names| [names.dns, names.uris].concat());
-        let other_end = Peer {
-            address: Some(peer),
-            names: names.unwrap_or_default().into(),
-        };
         let service = service.map_request(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(of_requests.clone());
-            request.extensions_mut().insert(other_end.clone());
             request
         });
         let has_preface = Arc::new(AtomicBool::new(false));

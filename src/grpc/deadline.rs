@@ -12,8 +12,7 @@ const LONGEST_MARGIN: Duration = Duration::from_millis(200);
 /// When an answer must be given for the caller to get it in time.
 ///
 /// A little before the caller's own deadline: a tenth of its timeout, 200 ms at
-/// most. The layer that receives requests answers a bare `DEADLINE_EXCEEDED` at
-/// the deadline, and the caller's own library answers without details; both would
+/// most. The layer that receives requests answers at the deadline itself, and the caller's own library answers without details; both would
 /// hide whether the operation went out.
 pub(super) fn of(metadata: &MetadataMap) -> Option<Instant> {
     let timeout = parse(metadata.get("grpc-timeout")?.to_str().ok()?)?;

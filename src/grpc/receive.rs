@@ -14,7 +14,7 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as _, Frame};
 use http_body_util::Full;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -118,31 +118,46 @@ where
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let allowed = deadline::timeout(&head.headers);
-        let response = async move {
-            let started = Instant::now();
-            let (body, share) = match rpc.shape {
-                Shape::BidiStreaming => (Body::new(incoming), None),
-                Shape::Unary | Shape::ServerStreaming => match incoming.only().await {
-                    Ok((message, share)) => (Body::new(Full::new(message)), share),
-                    Err(status) => return Ok(status.into_http()),
-                },
+        let started = Instant::now();
+        Box::pin(async move {
+            let received = async {
+                match rpc.shape {
+                    Shape::BidiStreaming => Ok((Body::new(incoming), None)),
+                    Shape::Unary | Shape::ServerStreaming => {
+                        let (message, share) = incoming.only().await?;
+                        Ok((Body::new(Full::new(message)), share))
+                    }
+                }
             };
-            // The service counts the deadline from now on.
+            let received = match by(started, allowed, received).await {
+                Some(received) => received,
+                None => Err(status::deadline(false)),
+            };
+            // Held until the message has been dealt with.
+            let (body, _share) = match received {
+                Ok(received) => received,
+                Err(status) => return Ok(status.into_http()),
+            };
             if let Some(allowed) = allowed {
+                // The service counts from now on.
                 shorten(&mut head.headers, allowed, started.elapsed());
             }
-            let response = inner.call(Request::from_parts(head, body)).await;
-            drop(share);
-            response
-        };
-        Box::pin(async move {
-            match allowed {
-                None => response.await,
-                Some(allowed) => timeout(allowed, response)
-                    .await
-                    .unwrap_or_else(|_| Ok(status::deadline().into_http())),
-            }
+            let response = inner.call(Request::from_parts(head, body));
+            let response = by(started, allowed, response).await;
+            response.unwrap_or_else(|| Ok(status::deadline(rpc.changes).into_http()))
         })
+    }
+}
+
+/// Waits for a step, no longer than the request is allowed; `None`: that time is over.
+async fn by<T>(
+    started: Instant,
+    allowed: Option<Duration>,
+    step: impl Future<Output = T>,
+) -> Option<T> {
+    match allowed.and_then(|allowed| started.checked_add(allowed)) {
+        None => Some(step.await),
+        Some(deadline) => timeout_at(deadline, step).await.ok(),
     }
 }
 

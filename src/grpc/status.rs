@@ -387,7 +387,7 @@ impl From<Exceeded> for Status {
 pub(super) fn overloaded(what: &str) -> Status {
     Answer::new(Grpc::ResourceExhausted, "OVERLOADED")
         .retry(RETRY_AFTER)
-        .into_status(format!("too many {what} at once; nothing was done"))
+        .into_status(format!("too many {what} at once"))
 }
 
 /// The status of a request message that is larger than its RPC takes.
@@ -422,10 +422,15 @@ pub(super) fn message_late(after: Duration) -> Status {
         .into_status(format!("the request message did not arrive within {after}"))
 }
 
-/// The status of a request whose deadline came before its answer.
-pub(super) fn deadline() -> Status {
-    Answer::new(Grpc::DeadlineExceeded, "DEADLINE")
-        .into_status("the deadline came before the answer")
+/// The status of a request whose deadline came before its answer. Nobody knows what was done of one
+/// that `may_have_changed` something.
+pub(super) fn deadline(may_have_changed: bool) -> Status {
+    let reason = if may_have_changed {
+        "OUTCOME_UNKNOWN"
+    } else {
+        "DEADLINE"
+    };
+    Answer::new(Grpc::DeadlineExceeded, reason).into_status("the deadline came before the answer")
 }
 
 /// The status of a stream whose client took nothing of it; `cursor` is where it can go on.
