@@ -9,9 +9,6 @@ use crate::config::Config;
 
 /// The descriptors kept back: for the store, the admin port, the platform and recordings.
 const RESERVE: usize = 256;
-/// The connections of the push listener that the rest is shared with.
-const PUSH_CONNECTIONS: usize = 4096;
-
 /// Raises the soft limit of descriptors to the hard one; the limit then, if there is one.
 fn raise() -> Option<usize> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -33,20 +30,28 @@ fn raise() -> Option<usize> {
     limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// Lowers the bound of connections to what the system's limit of open files allows.
+/// Lowers the bounds of connections to what the system's limit of open files allows.
 pub(super) fn fit(config: &mut Config) {
     let Some(limit) = raise() else { return };
-    let wanted = config.grpc.max_connections;
-    let [allowed, _] = share(limit, [wanted, PUSH_CONNECTIONS]);
-    if allowed < wanted {
-        tracing::warn!(
-            limit,
-            setting = "grpc.max_connections",
-            wanted,
-            allowed,
-            "the limit of open files (ulimit -n) allows fewer connections"
-        );
-        config.grpc.max_connections = allowed;
+    let (grpc, push) = (
+        &mut config.grpc.max_connections,
+        &mut config.push.max_connections,
+    );
+    let allowed = share(limit, [*grpc, *push]);
+    for (setting, bound, allowed) in [
+        ("grpc.max_connections", grpc, allowed[0]),
+        ("push.max_connections", push, allowed[1]),
+    ] {
+        if allowed < *bound {
+            tracing::warn!(
+                limit,
+                setting,
+                wanted = *bound,
+                allowed,
+                "the limit of open files (ulimit -n) allows fewer connections"
+            );
+            *bound = allowed;
+        }
     }
 }
 
