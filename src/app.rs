@@ -87,6 +87,9 @@ pub enum AppError {
     /// The TLS files of a listener cannot be used.
     #[error("grpc.tls: {0}")]
     Tls(#[from] TlsError),
+    /// The TLS files of the push listener cannot be used.
+    #[error("push.tls: {0}")]
+    PushTls(#[source] TlsError),
     /// The gRPC server failed.
     #[error(transparent)]
     Grpc(#[from] ServeError),
@@ -105,6 +108,7 @@ pub async fn run(
     settings::warn_of(&config);
     descriptors::fit(&mut config);
 
+    let push_limits = settings::push_limits(&config).map_err(AppError::PushTls)?;
     if let Err(error) = secret::keep_fresh(settings::secrets(&config)) {
         tracing::error!(%error, "secrets are not read again when their files change");
     }
@@ -122,9 +126,8 @@ pub async fn run(
     });
     let jobs = start_jobs(&config, &store, parts.jobs);
     let push = parts.edge.router();
-    let limits = settings::push_limits(&config);
     let draining = drain.clone().cancelled_owned();
-    let push = http_server::serve(listeners.push, push, limits, draining);
+    let push = http_server::serve(listeners.push, push, push_limits, draining);
     let grpc = async {
         let ended = parts.grpc.serve(listeners.grpc).await;
         let is_expected = ended.is_err() || drain.is_cancelled();

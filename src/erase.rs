@@ -168,10 +168,11 @@ impl Subject {
 
     fn is_persons(&self, entry: &Entry) -> bool {
         let Some(event) = entry.decoded() else {
-            return self.person.is_in(&entry.event) || self.person.is_in(&entry.raw);
+            return entry.header.account == self.account
+                && (self.person.is_in(&entry.event) || self.person.is_in(&entry.raw));
         };
         let (call_uuid, task_data_id) = ids(event);
-        event.account == self.account
+        entry.header.account == self.account
             && (self.calls.contains(call_uuid)
                 || self.rows.contains(task_data_id)
                 || self.person.is_in(&entry.event)

@@ -1,4 +1,4 @@
-//! Serves an axum router on a listener that is already bound, within bounds on its connections.
+//! Serves an axum router over HTTP/1.1, with TLS or without, within bounds on its connections.
 
 mod addresses;
 mod stage;
@@ -13,23 +13,25 @@ use http::{HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use ipnet::IpNet;
-use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service as _;
 
 use self::addresses::{Addresses, Counted};
 use self::stage::{Watch, Watched};
+use crate::accept::Acceptor;
 use crate::log_limit::LogLimit;
+use crate::tls::ServerTls;
 
 /// The address at the other end of the connection; an extension of every request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
 /// Bounds of a listener.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Limits {
     /// The listener's name in the log.
     pub name: &'static str,
@@ -41,6 +43,8 @@ pub struct Limits {
     pub proxies: Vec<IpNet>,
     /// How long a client may take to send a request's head.
     pub header_timeout: Duration,
+    /// Plain text if there is none.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 impl Limits {
@@ -52,6 +56,7 @@ impl Limits {
             max_per_address: 64,
             proxies: Vec::new(),
             header_timeout: Duration::from_secs(5),
+            tls: None,
         }
     }
 }
@@ -63,10 +68,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const KEEP_ALIVE: HeaderValue = HeaderValue::from_static("timeout=70");
 /// The maximum size of a request's head.
 const MAX_HEAD_BYTES: usize = 16 << 10;
-/// When no connection can be accepted, for want of file descriptors, others need time to close.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// The kernel asks a silent peer this often whether it is still there.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until `shutdown` resolves; then accepts nothing more, lets requests in flight finish
@@ -78,19 +79,37 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let connections = GracefulShutdown::new();
-    let mut acceptor = Acceptor::new(listener, limits);
+    let mut acceptor = Acceptor::new(limits.name, listener);
+    let slots = Slots::new(limits);
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            (stream, peer, slot) = acceptor.next() => {
-                let watch = Watch::new(acceptor.limits.header_timeout, IDLE_TIMEOUT);
-                serve_connection(stream, peer, slot, watch, &router, &connections);
+            (stream, peer, slot) = next(&mut acceptor, &slots) => {
+                let connection = Connection {
+                    router: router.clone(),
+                    peer,
+                    watch: Watch::new(slots.limits.header_timeout, IDLE_TIMEOUT),
+                    watcher: connections.watcher(),
+                    _slot: slot,
+                };
+                tokio::spawn(connection.serve(stream, slots.limits.tls.clone()));
             }
         }
     }
     drop(acceptor);
     connections.shutdown().await;
+}
+
+/// Waits for the next connection within the limits. May be dropped and called again.
+async fn next(acceptor: &mut Acceptor, slots: &Slots) -> (TcpStream, SocketAddr, Slot) {
+    loop {
+        let permit = slots.permit().await;
+        let (stream, peer) = acceptor.accept().await;
+        if let Some(slot) = slots.admit(peer.ip(), permit) {
+            return (stream, peer, slot);
+        }
+    }
 }
 
 /// A connection's place within the limits; free again when dropped.
@@ -99,54 +118,30 @@ struct Slot {
     _counted: Option<Counted>,
 }
 
-/// Accepts connections within the limits.
-struct Acceptor {
-    listener: TcpListener,
+/// The places of a listener's connections.
+struct Slots {
     limits: Limits,
-    slots: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     addresses: Addresses,
     full: LogLimit,
     refused: LogLimit,
-    failed: LogLimit,
 }
 
-impl Acceptor {
-    fn new(listener: TcpListener, limits: Limits) -> Self {
+impl Slots {
+    fn new(limits: Limits) -> Self {
         Self {
-            slots: Arc::new(Semaphore::new(limits.max_connections)),
+            permits: Arc::new(Semaphore::new(limits.max_connections)),
             addresses: Addresses::new(limits.max_per_address),
-            listener,
             limits,
             full: LogLimit::new(LOG_INTERVAL),
             refused: LogLimit::new(LOG_INTERVAL),
-            failed: LogLimit::new(LOG_INTERVAL),
         }
     }
 
-    /// Waits for the next connection. May be dropped and called again.
-    async fn next(&mut self) -> (TcpStream, Peer, Slot) {
-        let listener = self.limits.name;
-        loop {
-            let permit = self.slot().await;
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    if let Some(slot) = self.admit(peer.ip(), permit) {
-                        return (stream, Peer(peer), slot);
-                    }
-                }
-                Err(error) => {
-                    if let Some(left_out) = self.failed.admit() {
-                        tracing::warn!(listener, %error, left_out, "a connection could not be accepted");
-                    }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    async fn slot(&self) -> OwnedSemaphorePermit {
-        let slots = self.slots.clone();
-        if slots.available_permits() == 0
+    /// Waits until there may be another connection.
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        let permits = self.permits.clone();
+        if permits.available_permits() == 0
             && let Some(left_out) = self.full.admit()
         {
             tracing::warn!(
@@ -156,7 +151,7 @@ impl Acceptor {
                 "new connections wait: the listener has as many as it may have"
             );
         }
-        let permit = slots.acquire_owned().await;
+        let permit = permits.acquire_owned().await;
         permit.expect("nobody closes this semaphore")
     }
 
@@ -188,52 +183,56 @@ impl Acceptor {
     }
 }
 
-fn serve_connection(
-    stream: TcpStream,
-    peer: Peer,
-    slot: Slot,
+/// One connection.
+struct Connection {
+    router: Router,
+    peer: SocketAddr,
     watch: Watch,
-    router: &Router,
-    all: &GracefulShutdown,
-) {
-    // Without it a small answer may wait for the peer's delayed acknowledgement. A socket that
-    // does not take an option still works.
-    let _ = stream.set_nodelay(true);
-    let keepalive = TcpKeepalive::new()
-        .with_time(TCP_KEEPALIVE)
-        .with_interval(TCP_KEEPALIVE);
-    let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-    let (router, stage) = (router.clone(), watch.clone());
-    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        stage.request();
-        request.extensions_mut().insert(peer);
-        let (mut router, stage) = (router.clone(), stage.clone());
-        async move {
-            let answer = router.call(request).await;
-            let mut answer = answer.unwrap_or_else(|e| match e {});
-            let name = const { HeaderName::from_static("keep-alive") };
-            answer.headers_mut().insert(name, KEEP_ALIVE);
-            stage.answered();
-            Ok::<_, Infallible>(answer)
+    watcher: Watcher,
+    _slot: Slot,
+}
+
+impl Connection {
+    /// Serves it to its end. A TLS handshake counts into the time of the first head.
+    async fn serve(self, stream: TcpStream, tls: Option<Arc<ServerTls>>) {
+        let Some(tls) = tls else {
+            return self.serve_http(stream).await;
+        };
+        let peer = self.peer;
+        match self.watch.run(tls.accept(stream)).await {
+            Some(Ok((stream, _names))) => self.serve_http(stream).await,
+            Some(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
+            None => tracing::debug!(%peer, "a TLS handshake took too long"),
         }
-    });
-    let stream = Watched {
-        stream,
-        watch: watch.clone(),
-    };
-    let connection = http1::Builder::new()
-        .header_read_timeout(None)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    let connection = all.watch(connection);
-    tokio::spawn(async move {
-        let _slot = slot;
-        match watch.run(connection).await {
-            Some(Ok(())) => {}
-            Some(Err(error)) => {
-                tracing::debug!(%error, peer = %peer.0, "a connection ended early");
+    }
+
+    async fn serve_http(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let (peer, router, stage) = (self.peer, self.router, self.watch.clone());
+        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            stage.request();
+            request.extensions_mut().insert(Peer(peer));
+            let (mut router, stage) = (router.clone(), stage.clone());
+            async move {
+                let answer = router.call(request).await;
+                let mut answer = answer.unwrap_or_else(|e| match e {});
+                let name = const { HeaderName::from_static("keep-alive") };
+                answer.headers_mut().insert(name, KEEP_ALIVE);
+                stage.answered();
+                Ok::<_, Infallible>(answer)
             }
-            None => tracing::debug!(peer = %peer.0, "a silent connection was closed"),
+        });
+        let stream = Watched {
+            stream,
+            watch: self.watch.clone(),
+        };
+        let connection = http1::Builder::new()
+            .header_read_timeout(None)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        match self.watch.run(self.watcher.watch(connection)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::debug!(%error, %peer, "a connection ended early"),
+            None => tracing::debug!(%peer, "a silent connection was closed"),
         }
-    });
+    }
 }

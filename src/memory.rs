@@ -20,6 +20,10 @@ const STREAM: u64 = 128 << 10;
 const CONNECTION: u64 = 16 << 10;
 /// A push is held as bytes, parsed, and encoded.
 const COPIES_OF_A_PUSH: u64 = 2;
+/// The head of a request to the push port.
+const HEAD: u64 = 16 << 10;
+/// Large pushes while they are read, and questions of the platform.
+const READING: u64 = 160 * MIB;
 /// A recording on its way into the archive.
 const RECORDING: u64 = 15 * MIB;
 
@@ -60,6 +64,12 @@ impl Needs {
                 count(config.push.max_buffered_bytes),
                 COPIES_OF_A_PUSH,
             ),
+            (
+                "push.max_connections",
+                count(config.push.max_connections),
+                HEAD,
+            ),
+            ("large pushes that are read", 1, READING),
             (
                 "voice.max_concurrent",
                 count(config.voice.max_concurrent) * u64::from(!config.voice.archive.is_empty()),

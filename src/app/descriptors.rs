@@ -9,7 +9,6 @@ use crate::config::Config;
 
 /// The descriptors kept back: for the store, the admin port, the platform and recordings.
 const RESERVE: usize = 256;
-
 /// Raises the soft limit of descriptors to the hard one; the limit then, if there is one.
 fn raise() -> Option<usize> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -39,22 +38,19 @@ pub(super) fn fit(config: &mut Config) {
         &mut config.push.max_connections,
     );
     let allowed = share(limit, [*grpc, *push]);
-    for ((setting, wanted), allowed) in [
-        ("grpc.max_connections", grpc),
-        ("push.max_connections", push),
-    ]
-    .into_iter()
-    .zip(allowed)
-    {
-        if allowed < *wanted {
+    for (setting, bound, allowed) in [
+        ("grpc.max_connections", grpc, allowed[0]),
+        ("push.max_connections", push, allowed[1]),
+    ] {
+        if allowed < *bound {
             tracing::warn!(
                 limit,
                 setting,
-                wanted = *wanted,
+                wanted = *bound,
                 allowed,
                 "the limit of open files (ulimit -n) allows fewer connections"
             );
-            *wanted = allowed;
+            *bound = allowed;
         }
     }
 }

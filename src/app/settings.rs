@@ -123,16 +123,21 @@ pub(super) fn secrets(config: &Config) -> impl Iterator<Item = &Secret> {
     of_accounts.chain(of_bucket)
 }
 
-pub(super) fn push_limits(config: &Config) -> http_server::Limits {
+pub(super) fn push_limits(config: &Config) -> Result<http_server::Limits, TlsError> {
     let push = &config.push;
-    http_server::Limits {
+    let tls = push.tls.clone();
+    let tls = tls
+        .map(|tls| ServerTls::load(tls, b"http/1.1"))
+        .transpose()?;
+    Ok(http_server::Limits {
         name: "push",
         max_connections: push.max_connections,
         // Others can still connect when one address has as many as it may have.
         max_per_address: push.max_connections.div_ceil(2),
         proxies: push.trusted_proxies.clone(),
         header_timeout: push.header_timeout,
-    }
+        tls: tls.map(Arc::new),
+    })
 }
 
 pub(super) fn backfill_options(config: &Config) -> backfill::Options {

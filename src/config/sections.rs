@@ -80,6 +80,8 @@ pub struct Push {
     pub header_timeout: Duration,
     /// The networks of proxies that name the client's address in `X-Forwarded-For`.
     pub trusted_proxies: Vec<IpNet>,
+    /// `[push.tls]`
+    pub tls: Option<TlsSettings>,
 }
 
 /// `[admin]`
@@ -394,6 +396,7 @@ impl Push {
             max_connections: section.number("max_connections", 4096, 16..=1_000_000),
             header_timeout: section.duration("header_timeout", Duration::from_secs(5), TENTH),
             trusted_proxies: section.get("trusted_proxies", Vec::new()),
+            tls: read_tls(section, "tls", b"http/1.1"),
         };
         if push.max_buffered_bytes < push.max_body_bytes {
             let problem = format!(

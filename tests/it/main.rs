@@ -29,6 +29,7 @@ mod open;
 mod panics;
 mod platform;
 mod push_limits;
+mod push_tls;
 mod pushes;
 mod reconciliation;
 mod relay;
