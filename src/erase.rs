@@ -17,7 +17,6 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use prost::Message as _;
 
 pub use self::person::Person;
 use crate::proto::push_event::Payload;
@@ -168,13 +167,12 @@ impl Subject {
     }
 
     fn is_persons(&self, entry: &Entry) -> bool {
-        let Some(event) = entry.decoded() else {
-            return self.person.is_in(&entry.event) || self.person.is_in(&entry.raw);
+        let is_known = |event: &PushEvent| {
+            let (call_uuid, task_data_id) = ids(event);
+            self.calls.contains(call_uuid) || self.rows.contains(task_data_id)
         };
-        let (call_uuid, task_data_id) = ids(event);
-        event.account == self.account
-            && (self.calls.contains(call_uuid)
-                || self.rows.contains(task_data_id)
+        entry.header.account == self.account
+            && (entry.decoded().is_some_and(is_known)
                 || self.person.is_in(&entry.event)
                 || self.person.is_in(&entry.raw))
     }
@@ -228,11 +226,7 @@ fn empty(entry: &Entry, account: &str) -> NewEntry {
         })),
         ..PushEvent::default()
     };
-    NewEntry {
-        id: entry.id,
-        event: event.encode_to_vec().into(),
-        raw: Bytes::new(),
-    }
+    NewEntry::new(entry.id, &event, Bytes::new())
 }
 
 /// The call and the row of an event; empty where it names none.
