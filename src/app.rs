@@ -1,5 +1,6 @@
 //! Builds the gateway's parts, serves on listeners that are already bound, and stops in order.
 
+mod descriptors;
 mod erase;
 mod listeners;
 mod metrics;
@@ -33,9 +34,11 @@ use crate::hash_key::HashKeyError;
 use crate::http_server;
 use crate::platform::{Platform, WireError};
 use crate::provider::EndpointError;
+use crate::secret;
 use crate::store::embedded::OpenError;
 use crate::store::subscriptions::SubscriptionError;
 use crate::submissions::{Submissions, SubmissionsError};
+use crate::tls::TlsError;
 use crate::voice::{ArchiveError, ServerError};
 
 /// Why the gateway cannot run.
@@ -81,6 +84,9 @@ pub enum AppError {
     /// A provider cannot be asked.
     #[error("dialog_context: {0}")]
     Provider(#[from] EndpointError),
+    /// The TLS files of a listener cannot be used.
+    #[error("grpc.tls: {0}")]
+    Tls(#[from] TlsError),
     /// The gRPC server failed.
     #[error(transparent)]
     Grpc(#[from] ServeError),
@@ -88,7 +94,7 @@ pub enum AppError {
 
 /// Runs the gateway until `shutdown` resolves and everything under way has ended.
 pub async fn run(
-    config: Config,
+    mut config: Config,
     listeners: Listeners,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), AppError> {
@@ -97,7 +103,11 @@ pub async fn run(
     metrics::register_openness(&mut registry, config.clients.is_empty());
     listeners.announce();
     settings::warn_of(&config);
+    descriptors::fit(&mut config);
 
+    if let Err(error) = secret::keep_fresh(settings::secrets(&config)) {
+        tracing::error!(%error, "secrets are not read again when their files change");
+    }
     let store = Store::open(&config, &mut registry).await?;
     let drain = CancellationToken::new();
     let parts = Parts::build(&config, &store, metrics, drain.clone()).await?;

@@ -63,6 +63,9 @@ pub struct Config {
     pub kubernetes: Kubernetes,
     /// What is logged, and how.
     pub log: Log,
+    /// How many bytes of memory the bounds may allow in sum; 0: three quarters of the limit of the
+    /// control group, if there is one.
+    pub memory_budget: u64,
     /// How long calls in flight may take to finish once the gateway is told to stop.
     pub shutdown_grace: Duration,
     /// The file that this was read from, if it was one.
@@ -143,6 +146,7 @@ impl Config {
                 Duration::from_secs(25),
                 Duration::from_secs(1),
             ),
+            memory_budget: root.get("memory_budget", 0),
             clients,
             kubernetes: root.section("auth", |s| s.section("kubernetes", Kubernetes::read)),
             file: None,
@@ -175,7 +179,8 @@ impl Config {
 mod tests {
     use super::*;
 
-    const ACCOUNT: &str = "[[accounts]]\napp_key = 'k'\napp_secret = 's'\npush_secret = 'p'\n";
+    const ACCOUNT: &str =
+        "[[accounts]]\napp_key = 'k'\napp_secret = 's'\npush_secret = 'p-0123456789abcdef'\n";
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
         parse_with(text, &[])
@@ -230,6 +235,16 @@ mod tests {
             ("shutdown_grace", "'0s'", "0s is shorter than 1s"),
             ("grpc.max_concurrent_requests", "0", "0 is not between"),
             ("grpc.max_request_bytes", "1000", "1000 is not between"),
+            ("grpc.max_buffered_bytes", "1000", "1000 is less than"),
+            ("grpc.message_timeout", "'0s'", "0s is shorter than 100ms"),
+            ("grpc.max_connections", "0", "0 is not between"),
+            ("grpc.max_connection_age", "'1ms'", "neither 0s nor"),
+            ("grpc.max_streams", "0", "0 is not between"),
+            (
+                "grpc.slow_consumer_timeout",
+                "'0s'",
+                "0s is shorter than 100ms",
+            ),
             ("push.max_body_bytes", "0", "0 is not between"),
             ("push.append_timeout", "'0s'", "0s is shorter than 100ms"),
             ("push.max_connections", "15", "15 is not between 16 and"),
@@ -350,6 +365,59 @@ mod tests {
     }
 
     #[test]
+    fn push_secrets_are_a_text_or_a_list_and_each_is_held_to_the_rule() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, value: &str| {
+            std::fs::write(folder.path().join(name), value).unwrap();
+            folder.path().join(name).display().to_string()
+        };
+        let (new, old) = ("new-0123456789abc", "old-0123456789abc");
+        let (new_file, old_file) = (file("new", new), file("old", old));
+        let short_file = file("short", "short");
+        let with = |setting: &str| {
+            let account = "[[accounts]]\napp_key = 'k'\napp_secret = 's'\n";
+            parse(&format!("{account}{setting}\n"))
+        };
+        for setting in [
+            format!("push_secret = ['{new}', '{old}']"),
+            format!("push_secret_file = ['{new_file}', '{old_file}']"),
+        ] {
+            let secret = &with(&setting).unwrap().accounts[0].push_secret;
+            assert!(secret.is(new).unwrap() && secret.is(old).unwrap());
+        }
+        for setting in [
+            format!("push_secret = '{new}'"),
+            format!("push_secret_file = '{new_file}'"),
+        ] {
+            let secret = &with(&setting).unwrap().accounts[0].push_secret;
+            assert!(secret.is(new).unwrap() && !secret.is(old).unwrap());
+        }
+        for (setting, fault) in [
+            (String::new(), "push_secret: missing"),
+            ("push_secret = []".to_owned(), "push_secret: empty"),
+            ("push_secret = ''".to_owned(), "push_secret: empty"),
+            ("push_secret = 7".to_owned(), "push_secret: expected a text"),
+            (
+                format!("push_secret = ['{new}', 'short']"),
+                "push_secret: shorter",
+            ),
+            (
+                format!("push_secret_file = ['{new_file}', '{short_file}']"),
+                "push_secret_file: the secret file",
+            ),
+            (
+                "push_secret_file = '/none'".to_owned(),
+                "push_secret_file: the secret file",
+            ),
+        ] {
+            let faults = with(&setting).unwrap_err();
+            let expected = format!("accounts[0].{fault}");
+            let is_reported = faults.iter().any(|it| it.starts_with(&expected));
+            assert!(is_reported, "{setting}: {faults:?}");
+        }
+    }
+
+    #[test]
     fn no_fault_shows_a_secret() {
         let text =
             format!("{ACCOUNT}app_key_file = '/none'\n[[accounts]]\npush_secret = 'a b&c'\n");
@@ -381,7 +449,10 @@ mod tests {
                 ("YETA_GATEWAY__GRPC__LISTEN", "127.0.0.1:2"),
                 ("YETA_GATEWAY__ACCOUNTS__0__APP_KEY", "k"),
                 ("YETA_GATEWAY__ACCOUNTS__0__APP_SECRET", "s"),
-                ("YETA_GATEWAY__ACCOUNTS__0__PUSH_SECRET", "p"),
+                (
+                    "YETA_GATEWAY__ACCOUNTS__0__PUSH_SECRET",
+                    "new-0123456789abc,old-0123456789abc",
+                ),
                 (
                     "YETA_GATEWAY__ACCOUNTS__0__ALLOW_PUSH_FROM",
                     "10.0.0.0/8, 127.0.0.1",

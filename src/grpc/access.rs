@@ -114,7 +114,8 @@ pub(super) fn admit_to<R: Validate>(
     let admitted = admit(request)?;
     Details::of(request).object(name);
     let caller = &admitted.caller;
-    if !name.is_empty() && !(is_reserved(name) && caller.may(Permission::Admin)) {
+    let is_free = name.is_empty() || is_reserved(name) && caller.may(Permission::Admin);
+    if !is_free {
         caller.check_name(name)?;
     }
     if is_reserved(name) {

@@ -15,6 +15,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::auth::{AuthError, Caller, Clients, peer};
+use super::connection::Connection;
 use super::rpc::{self, Access, Account, Rpc};
 use crate::audit::{self, Details, Failures, Sender};
 use crate::config::Permission;
@@ -31,6 +32,16 @@ pub struct Admitted {
 }
 
 impl Admitted {
+    /// A request that names no account.
+    #[cfg(test)]
+    pub(super) fn nobody(caller: Caller) -> Self {
+        Self {
+            caller,
+            named: None,
+            account: None,
+        }
+    }
+
     /// The account that the request is for.
     pub(super) fn account(&self) -> Result<&str, Status> {
         // The RPC's row in the table lacks `one_account`.
@@ -121,6 +132,9 @@ where
             match admit(&layer.clients, rpc, &head).await {
                 Ok(admitted) => {
                     if let Some(admitted) = admitted {
+                        if let Some(connection) = head.extensions.get::<Arc<Connection>>() {
+                            connection.admit();
+                        }
                         head.extensions.insert(admitted);
                     }
                     inner.call(Request::from_parts(head, body)).await

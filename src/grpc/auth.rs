@@ -9,8 +9,8 @@ use http::request::Parts;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpConnectInfo;
 
+use super::connection::Connection;
 use super::jwt::Jwts;
 use super::quota::Usage;
 use crate::config::{self, Permission};
@@ -88,21 +88,9 @@ impl Method {
     }
 }
 
-/// The other end of a connection; an extension of its requests.
-#[derive(Clone, Debug, Default)]
-pub struct Peer {
-    /// Its address.
-    pub address: Option<SocketAddr>,
-    /// DNS and URI names of its certificate, which has been verified.
-    pub names: Arc<[String]>,
-}
-
 /// The address that a request comes from.
 pub fn peer(extensions: &http::Extensions) -> Option<SocketAddr> {
-    match extensions.get::<Peer>() {
-        Some(peer) => peer.address,
-        None => extensions.get::<TcpConnectInfo>()?.remote_addr(),
-    }
+    Some(extensions.get::<Arc<Connection>>()?.peer)
 }
 
 /// The clients and accounts of the gateway. The clients can be replaced while it runs.
@@ -268,22 +256,28 @@ impl Clients {
         }
     }
 
+    /// The same, which verify tokens of service accounts, too.
+    #[must_use]
+    pub fn with_jwts(self, jwts: Option<Jwts>) -> Self {
+        Self { jwts, ..self }
+    }
+
+    /// The number of configured clients.
+    pub fn count(&self) -> usize {
+        self.known().clients.len()
+    }
+
     /// Takes the right `admin` from everybody where other machines can connect.
     #[must_use]
     pub fn listening_on(mut self, address: SocketAddr) -> Self {
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if !address.ip().is_loopback()
-            && let Some(known) = Arc::get_mut(known)
-            && let Some(everybody) = known.everybody.as_mut().and_then(Arc::get_mut)
+        let everybody = Arc::get_mut(known).and_then(|known| known.everybody.as_mut());
+        if let Some(everybody) = everybody.and_then(Arc::get_mut)
+            && !address.ip().is_loopback()
         {
             everybody.rights.remove(&Permission::Admin);
         }
         self
-    }
-
-    /// The same, which verify tokens of service accounts, too.
-    pub fn with_jwts(self, jwts: Option<Jwts>) -> Self {
-        Self { jwts, ..self }
     }
 
     /// Puts other clients in the place of the present ones. Streams of clients that have changed
@@ -390,10 +384,9 @@ impl Known {
                 gone.revoked.cancel();
             }
         }
-        let everybody = clients.is_empty().then(Client::everybody);
-        if let Some(gone) = before.and_then(|before| before.everybody.as_ref())
-            && everybody.is_none()
-        {
+        // A gateway that knew clients is never opened to everybody while it runs.
+        let everybody = (clients.is_empty() && before.is_none()).then(Client::everybody);
+        if let Some(gone) = before.and_then(|before| before.everybody.as_ref()) {
             gone.revoked.cancel();
         }
         let (mut tokens, mut names, mut subjects) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
@@ -433,7 +426,9 @@ impl Known {
 
     /// The client of a certificate: of the first of its names that a client has.
     fn by_certificate(&self, head: &Parts) -> Option<Arc<Client>> {
-        let names = head.extensions.get::<Peer>()?.names.iter();
+        let connection = head.extensions.get::<Arc<Connection>>()?;
+        let names = connection.names.as_ref()?;
+        let names = names.dns.iter().chain(&names.uris);
         names
             .into_iter()
             .find_map(|name| self.names.get(name).cloned())
@@ -479,6 +474,21 @@ impl Client {
 
     fn is_same(&self, other: &Self) -> bool {
         self.config == other.config
+    }
+}
+
+#[cfg(test)]
+impl Caller {
+    /// A client without rights.
+    pub(super) fn nobody(name: &str) -> Self {
+        let config = config::Client {
+            name: name.to_owned(),
+            ..config::Client::default()
+        };
+        Self {
+            client: Client::new(&config, None),
+            method: Method::None,
+        }
     }
 }
 
@@ -532,11 +542,11 @@ mod tests {
 
     #[tokio::test]
     async fn without_clients_only_callers_on_this_machine_are_administrators() {
-        let may = async |address: &str, group| {
+        let may = async |address: &str, right| {
             let clients = Clients::new(&[], vec!["first".into()]);
             let clients = clients.listening_on(address.parse().unwrap());
             let caller = clients.authenticate(&head(&[])).await.unwrap();
-            caller.require(&[group]).is_ok()
+            caller.require(&[right]).is_ok()
         };
         for address in ["127.0.0.1:50051", "127.9.9.9:1", "[::1]:50051"] {
             assert!(may(address, Permission::Admin).await, "{address}");

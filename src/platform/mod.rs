@@ -294,6 +294,10 @@ impl Platform {
         observe: impl FnOnce(Result<&O::Reply, &PlatformError>) + Send + 'static,
     ) -> Result<Submission<O::Reply>, PlatformError> {
         let client = self.client(account)?;
+        if O::PLACES_CALLS {
+            // Again just before it is sent.
+            client.may_place_calls()?;
+        }
         let gate = Arc::new(Gate::default());
         let caller_left = Arc::new(AtomicBool::new(false));
         let attempt = Attempt::<O>::new(

@@ -54,12 +54,18 @@ impl Targets {
         let voice = announced(&call).ok_or_else(|| status::voice_not_pushed(&call))?;
         let url = self.server.resolve(&voice.url);
         let url = url.map_err(status::bad_pushed_url)?;
-        Ok(Target::of(url, &call))
+        Ok(Target::of(url, Some(&call)))
     }
 
     /// The recording at an address that a push to one of the accounts has announced. The index has
-    /// whole addresses, so that a query counts, too.
-    pub(super) async fn at(&self, accounts: &Accounts, address: &str) -> Result<Target, Status> {
+    /// whole addresses, so that a query counts, too. `any`: also at one that no push has announced,
+    /// if it has no query.
+    pub(super) async fn at(
+        &self,
+        accounts: &Accounts,
+        address: &str,
+        any: bool,
+    ) -> Result<Target, Status> {
         let url = self.server.resolve(address);
         let url = url.map_err(status::bad_voice_url)?;
         let end = *self.log.end().borrow();
@@ -68,8 +74,10 @@ impl Targets {
             self.calls.soon_applied(end).await;
             call = self.calls.of_voice(accounts.as_ref(), &url).await?;
         }
-        let call = call.ok_or_else(status::voice_not_announced)?;
-        Ok(Target::of(url, &call))
+        if call.is_none() && !(any && url.query().is_none()) {
+            return Err(status::voice_not_announced());
+        }
+        Ok(Target::of(url, call.as_ref()))
     }
 
     /// Opens a recording from a byte on: at the voice server, or where that has it no more, in the
@@ -92,10 +100,10 @@ fn announced(call: &Call) -> Option<&Voice> {
 }
 
 impl Target {
-    fn of(url: Url, call: &Call) -> Self {
+    fn of(url: Url, call: Option<&Call>) -> Self {
         let of_voice = |kind: i32| kind == PushKind::Voice as i32;
-        let mut pushes = call.pushes.iter().rev();
-        let voice = announced(call);
+        let mut pushes = call.iter().flat_map(|call| call.pushes.iter().rev());
+        let voice = call.and_then(announced);
         Self {
             url,
             archived_url: voice.map_or_else(String::new, |voice| voice.archived_url.clone()),

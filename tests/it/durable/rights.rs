@@ -133,7 +133,7 @@ async fn a_subscription_holds_the_accounts_of_whoever_created_it() {
 }
 
 #[tokio::test]
-async fn who_may_not_see_all_that_a_subscription_takes_may_do_nothing_with_it() {
+async fn a_subscription_that_takes_more_than_a_client_may_see_does_not_exist_for_it() {
     let app = shared(None).await;
     let mut manager = manager(&app);
     for (name, filter) in [
@@ -144,12 +144,12 @@ async fn who_may_not_see_all_that_a_subscription_takes_may_do_nothing_with_it() 
         let request = with_token("all", creating(filtered(name, filter)));
         manager.create_subscription(request).await.unwrap();
     }
-    let forbidden = expected(Code::PermissionDenied, "ACCOUNT_FORBIDDEN");
+    let unknown = expected(Code::NotFound, "SUBSCRIPTION_NOT_FOUND");
     for name in ["everything", "firsts"] {
         let name = || name.to_owned();
         let request = GetSubscriptionRequest { name: name() };
         let got = manager.get_subscription(with_token("one", request)).await;
-        assert_eq!(refusal(got), forbidden);
+        assert_eq!(refusal(got), unknown);
         let request = UpdateSubscriptionRequest {
             subscription: Some(filtered(&name(), Some(of_accounts(&["second"])))),
             update_mask: None,
@@ -157,22 +157,22 @@ async fn who_may_not_see_all_that_a_subscription_takes_may_do_nothing_with_it() 
         let updated = manager
             .update_subscription(with_token("one", request))
             .await;
-        assert_eq!(refusal(updated), forbidden);
+        assert_eq!(refusal(updated), unknown);
         let request = DeleteSubscriptionRequest { name: name() };
         let deleted = manager
             .delete_subscription(with_token("one", request))
             .await;
-        assert_eq!(refusal(deleted), forbidden);
+        assert_eq!(refusal(deleted), unknown);
         let moved = manager
             .seek_subscription(with_token("one", to_start(&name())))
             .await;
-        assert_eq!(refusal(moved), forbidden);
+        assert_eq!(refusal(moved), unknown);
         let request = ListDeadLettersRequest {
             subscription: name(),
             ..ListDeadLettersRequest::default()
         };
         let listed = manager.list_dead_letters(with_token("one", request)).await;
-        assert_eq!(refusal(listed), forbidden);
+        assert_eq!(refusal(listed), unknown);
         let request = RedriveDeadLettersRequest {
             subscription: name(),
             ..RedriveDeadLettersRequest::default()
@@ -180,16 +180,17 @@ async fn who_may_not_see_all_that_a_subscription_takes_may_do_nothing_with_it() 
         let redriven = manager
             .redrive_dead_letters(with_token("one", request))
             .await;
-        assert_eq!(refusal(redriven), forbidden);
+        assert_eq!(refusal(redriven), unknown);
         let request = AckPushesRequest {
             subscription: name(),
             ack_ids: Vec::new(),
         };
         let acked = app.pushes().ack_pushes(with_token("one", request)).await;
-        assert_eq!(refusal(acked), forbidden);
+        assert_eq!(refusal(acked), unknown);
         let request = with_token("one", joining(&name()));
         let joined = app.pushes().subscribe_pushes(request).await;
-        assert_eq!(refusal(joined), forbidden);
+        let taken = expected(Code::PermissionDenied, "SUBSCRIPTION_FORBIDDEN");
+        assert_eq!(refusal(joined), taken);
     }
     let mut list = async |token| {
         let request = ListSubscriptionsRequest {
@@ -219,7 +220,10 @@ async fn who_may_not_see_all_that_a_subscription_takes_may_do_nothing_with_it() 
     };
     assert_eq!(update(None).await.unwrap(), ["second"]);
     let refused = update(Some(of_accounts(&["default"]))).await;
-    assert_eq!(refusal(refused), forbidden);
+    assert_eq!(
+        refusal(refused),
+        expected(Code::PermissionDenied, "ACCOUNT_FORBIDDEN")
+    );
 }
 
 #[tokio::test]
