@@ -167,14 +167,12 @@ impl Subject {
     }
 
     fn is_persons(&self, entry: &Entry) -> bool {
-        let Some(event) = entry.decoded() else {
-            return entry.header.account == self.account
-                && (self.person.is_in(&entry.event) || self.person.is_in(&entry.raw));
+        let is_known = |event: &PushEvent| {
+            let (call_uuid, task_data_id) = ids(event);
+            self.calls.contains(call_uuid) || self.rows.contains(task_data_id)
         };
-        let (call_uuid, task_data_id) = ids(event);
         entry.header.account == self.account
-            && (self.calls.contains(call_uuid)
-                || self.rows.contains(task_data_id)
+            && (entry.decoded().is_some_and(is_known)
                 || self.person.is_in(&entry.event)
                 || self.person.is_in(&entry.raw))
     }

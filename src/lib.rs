@@ -19,6 +19,8 @@ pub mod config;
 mod database;
 pub mod edge;
 pub mod erase;
+#[cfg(test)]
+mod fuzz;
 pub mod grpc;
 pub mod hash_key;
 pub mod http_server;

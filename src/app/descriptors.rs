@@ -9,6 +9,7 @@ use crate::config::Config;
 
 /// The descriptors kept back: for the store, the admin port, the platform and recordings.
 const RESERVE: usize = 256;
+
 /// Raises the soft limit of descriptors to the hard one; the limit then, if there is one.
 fn raise() -> Option<usize> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -199,7 +199,11 @@ fn read_tokens(section: &mut Section<'_>) -> Vec<[u8; 32]> {
         section.fault("token_sha256", "missing: give it, tls_san or kubernetes");
         return Vec::new();
     }
-    let hashes: Vec<TokenHash> = section.get("token_sha256", Vec::new());
+    let hashes = section.optional::<Vec<TokenHash>>("token_sha256");
+    if hashes.as_ref().is_some_and(Vec::is_empty) {
+        section.fault("token_sha256", "empty: give the hash of the client's token");
+    }
+    let hashes = hashes.unwrap_or_default();
     let hashes: Vec<_> = hashes.into_iter().map(|hash| hash.0).collect();
     if hashes.len() > MAX_TOKENS {
         let problem = format!("{} hashes, more than {MAX_TOKENS}", hashes.len());

@@ -1,9 +1,13 @@
 //! The configuration that `deploy/` ships, read as the gateway reads it.
 
 use std::path::Path;
+use std::process::Command;
 
 use yeta_gateway::config::Config;
 
+use crate::support::binary;
+
+const TLS: &str = include_str!("../../deploy/kustomize/components/grpc-tls/stateful-set.yaml");
 const BASE: &str = include_str!("../../deploy/kustomize/base/config.toml");
 const CLIENT_HASH: &str = "YETA_GATEWAY__CLIENTS__0__TOKEN_SHA256";
 
@@ -46,4 +50,47 @@ fn the_base_does_not_start_with_its_placeholders_and_names_each() {
             "{key} is not among {faults:#?}"
         );
     }
+}
+
+#[test]
+fn the_bounds_of_the_base_fit_into_the_memory_of_its_pod() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["app_key", "app_secret", "push_secret"] {
+        let secret = "a-secret-of-some-length";
+        std::fs::write(folder.path().join(format!("default.{name}")), secret).unwrap();
+    }
+    let text = BASE.replace("/run/secrets/yeta-gateway", folder.path().to_str().unwrap());
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, text).unwrap();
+    let check = |budget: &str| {
+        let mut command = Command::new(binary());
+        command.arg("check").arg("--config").arg(&file);
+        command.env(CLIENT_HASH, "ab".repeat(32));
+        command.env("YETA_GATEWAY__MEMORY_BUDGET", budget);
+        command.output().unwrap()
+    };
+    // Three quarters of 1536 MiB, the limit of the pod.
+    let fitting = check("1207959552");
+    assert!(fitting.status.success(), "{fitting:?}");
+    assert_eq!(check("8388608").status.code(), Some(2));
+}
+
+#[test]
+fn the_tls_component_names_settings_of_the_gateway() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let certified = rcgen::generate_simple_self_signed(["gateway".to_owned()]).unwrap();
+    std::fs::write(path.join("tls.crt"), certified.cert.pem()).unwrap();
+    std::fs::write(path.join("tls.key"), certified.signing_key.serialize_pem()).unwrap();
+    let component = TLS.replace("/run/secrets/grpc-tls", path.to_str().unwrap());
+    let values = component.lines().map(str::trim).collect::<Vec<_>>();
+    let variables = values.windows(2).filter_map(|lines| {
+        let name = lines[0].strip_prefix("- name: ")?;
+        let value = lines[1].strip_prefix("value: ")?;
+        Some((name.to_owned(), value.to_owned()))
+    });
+    let config = Config::parse("", variables).unwrap();
+    let tls = config.grpc.tls.unwrap();
+    assert_eq!(tls.cert_file, path.join("tls.crt"));
+    assert_eq!(tls.key_file, path.join("tls.key"));
 }

@@ -1,7 +1,17 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::fuzz::bent;
 use crate::proto::{CallOutcome, CallState};
+
+/// A token of a search with the fingerprint 7.
+fn real() -> String {
+    let order = Order {
+        first_ms: 1,
+        position: 2,
+    };
+    token(order, 7)
+}
 
 proptest! {
     #[test]
@@ -19,6 +29,12 @@ proptest! {
         let mut changed = text.clone();
         changed.replace_range(at..=at, &with);
         prop_assert!(changed == text || parse_token(&changed, fingerprint).is_none());
+    }
+
+    #[test]
+    fn fuzz_a_bent_token_is_refused(text in bent(vec![real().into_bytes()])) {
+        let text = String::from_utf8_lossy(&text);
+        prop_assert!(text == real() || parse_token(&text, 7).is_none());
     }
 
     #[test]

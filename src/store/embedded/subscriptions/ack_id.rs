@@ -63,12 +63,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzz::bent;
+
+    const ID: AckId = AckId {
+        subscription: 1,
+        generation: 2,
+        number: 3,
+        tag: 4,
+    };
 
     proptest! {
         #[test]
         fn an_id_reads_back(subscription: u64, generation: u32, number: u64, tag: u64) {
             let id = AckId { subscription, generation, number, tag };
             prop_assert_eq!(AckId::parse(&id.to_string()), Some(id));
+        }
+
+        #[test]
+        fn fuzz_a_bent_id_is_refused(text in bent(vec![ID.to_string().into_bytes()])) {
+            let text = String::from_utf8_lossy(&text);
+            let read = AckId::parse(&text);
+            prop_assert!(read.is_none() || text == ID.to_string());
         }
 
         #[test]
