@@ -1,5 +1,6 @@
 //! Builds the gateway's parts, serves on listeners that are already bound, and stops in order.
 
+mod descriptors;
 mod listeners;
 mod metrics;
 mod parts;
@@ -33,6 +34,7 @@ use crate::provider::EndpointError;
 use crate::store::embedded::OpenError;
 use crate::store::subscriptions::SubscriptionError;
 use crate::submissions::{Submissions, SubmissionsError};
+use crate::tls::TlsError;
 use crate::voice::{ArchiveError, ServerError};
 
 /// Why the gateway cannot run.
@@ -75,6 +77,9 @@ pub enum AppError {
     /// A provider cannot be asked.
     #[error("dialog_context: {0}")]
     Provider(#[from] EndpointError),
+    /// The TLS files of a listener cannot be used.
+    #[error("grpc.tls: {0}")]
+    Tls(#[from] TlsError),
     /// The gRPC server failed.
     #[error(transparent)]
     Grpc(#[from] ServeError),
@@ -82,7 +87,7 @@ pub enum AppError {
 
 /// Runs the gateway until `shutdown` resolves and everything under way has ended.
 pub async fn run(
-    config: Config,
+    mut config: Config,
     listeners: Listeners,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), AppError> {
@@ -91,6 +96,7 @@ pub async fn run(
     metrics::register_openness(&mut registry, config.clients.is_empty());
     listeners.announce();
     settings::warn_of(&config);
+    descriptors::fit(&mut config);
 
     let store = Store::open(&config, &mut registry).await?;
     let drain = CancellationToken::new();

@@ -63,6 +63,9 @@ pub struct Config {
     pub kubernetes: Kubernetes,
     /// What is logged, and how.
     pub log: Log,
+    /// How many bytes of memory the bounds may allow in sum; 0: three quarters of the limit of the
+    /// control group, if there is one.
+    pub memory_budget: u64,
     /// How long calls in flight may take to finish once the gateway is told to stop.
     pub shutdown_grace: Duration,
     /// The file that this was read from, if it was one.
@@ -143,6 +146,7 @@ impl Config {
                 Duration::from_secs(25),
                 Duration::from_secs(1),
             ),
+            memory_budget: root.get("memory_budget", 0),
             clients,
             kubernetes: root.section("auth", |s| s.section("kubernetes", Kubernetes::read)),
             file: None,
@@ -167,7 +171,16 @@ impl Config {
                 root.fault(&format!("dialog_context.overrides[{i}].account"), problem);
             }
         }
-        clients::check(&self.clients, &names, &self.kubernetes, root);
+        let tls = self.grpc.tls.as_ref();
+        let verifies_certificates = tls.is_some_and(|tls| tls.client_ca_file.is_some());
+        let kubernetes = &self.kubernetes;
+        clients::check(
+            &self.clients,
+            &names,
+            kubernetes,
+            verifies_certificates,
+            root,
+        );
     }
 }
 
@@ -230,6 +243,16 @@ mod tests {
             ("shutdown_grace", "'0s'", "0s is shorter than 1s"),
             ("grpc.max_concurrent_requests", "0", "0 is not between"),
             ("grpc.max_request_bytes", "1000", "1000 is not between"),
+            ("grpc.max_buffered_bytes", "1000", "1000 is less than"),
+            ("grpc.message_timeout", "'0s'", "0s is shorter than 100ms"),
+            ("grpc.max_connections", "0", "0 is not between"),
+            ("grpc.max_connection_age", "'1ms'", "neither 0s nor"),
+            ("grpc.max_streams", "0", "0 is not between"),
+            (
+                "grpc.slow_consumer_timeout",
+                "'0s'",
+                "0s is shorter than 100ms",
+            ),
             ("push.max_body_bytes", "0", "0 is not between"),
             ("push.append_timeout", "'0s'", "0s is shorter than 100ms"),
             ("push.max_connections", "15", "15 is not between 16 and"),
@@ -537,7 +560,11 @@ mod tests {
             ),
             (
                 client("a", "tls_san = 'x'") + &client("b", "tls_san = ['y', 'x']"),
-                vec!["clients[1].tls_san: another client has it, too"],
+                vec![
+                    "clients[0].tls_san: needs grpc.tls.client_ca_file",
+                    "clients[1].tls_san: another client has it, too",
+                    "clients[1].tls_san: needs grpc.tls.client_ca_file",
+                ],
             ),
             (
                 client("a", account) + &client("b", account) + auth,
@@ -596,12 +623,17 @@ mod tests {
         let text = format!(
             "{ACCOUNT}enabled = false\n{text}[auth.kubernetes]\njwks_url = 'https://api/keys'\n"
         );
-        let config = parse(&text).unwrap();
+        let faults = parse(&text).unwrap_err();
+        assert_eq!(
+            faults,
+            ["clients[0].tls_san: needs grpc.tls.client_ca_file"]
+        );
+        let config = parse(&text.replace("tls_san = 'crm.svc'\n", "")).unwrap();
         assert!(!config.accounts[0].enabled);
         let expected = Client {
             name: "crm".into(),
             token_sha256: vec![[0x11; 32], [0x22; 32]],
-            tls_san: vec!["crm.svc".into()],
+            tls_san: Vec::new(),
             kubernetes: Some(ServiceAccount {
                 namespace: "crm".into(),
                 service_account: "a".into(),

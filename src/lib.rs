@@ -8,6 +8,7 @@
 //!        store → relay (start, filter, progress) → grpc stream
 //! ```
 
+pub mod accept;
 pub mod account;
 pub mod admin;
 pub mod app;
@@ -24,6 +25,7 @@ pub mod lenient;
 mod log_limit;
 pub mod logging;
 pub mod mask;
+pub mod memory;
 pub mod panics;
 pub mod platform;
 pub mod proto;
@@ -36,4 +38,5 @@ pub mod sandbox;
 pub mod secret;
 pub mod store;
 pub mod submissions;
+pub mod tls;
 pub mod voice;

@@ -9,8 +9,8 @@ use super::metrics::Metrics;
 use super::reload::Reload;
 use super::settings::{
     account_names, archive_options, archivist_options, assembler_options, backfill_options,
-    download_config, edge_config, limits, platform_config, reconciliation_options,
-    submissions_options, voice_server_options,
+    download_config, edge_config, grpc_limits, grpc_tls, limits, platform_config,
+    reconciliation_options, submissions_options, voice_server_options,
 };
 use super::store::Store;
 use crate::account::Account;
@@ -121,8 +121,8 @@ impl Parts {
             drain,
             metrics: metrics.grpc,
             relay_metrics: metrics.relay,
-            max_concurrent_requests: config.grpc.max_concurrent_requests,
-            max_request_bytes: config.grpc.max_request_bytes,
+            tls: grpc_tls(config)?,
+            limits: grpc_limits(config),
         };
         let assembler = Assembler::new(
             calls.clone(),

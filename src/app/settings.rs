@@ -11,13 +11,16 @@ use crate::backfill;
 use crate::calls::AssemblerOptions;
 use crate::config::Config;
 use crate::edge::EdgeConfig;
+use crate::grpc::server::Limits;
 use crate::hash_key::HashKey;
 use crate::http_server;
+use crate::memory::{self, Needs};
 use crate::platform::{DownloadConfig, PlatformConfig};
 use crate::reconciliation;
-use crate::relay::watch::Limits;
+use crate::relay::watch;
 use crate::store::embedded::{EmbeddedLog, Options};
 use crate::submissions::{self, UploadOptions};
+use crate::tls::{ServerTls, TlsError};
 use crate::voice::{ArchiveOptions, ArchivistOptions, S3Options, ServerOptions};
 
 pub(super) fn account_names(config: &Config) -> Vec<String> {
@@ -26,6 +29,32 @@ pub(super) fn account_names(config: &Config) -> Vec<String> {
         .iter()
         .map(|account| account.name.clone())
         .collect()
+}
+
+pub(super) fn grpc_tls(config: &Config) -> Result<Option<Arc<ServerTls>>, TlsError> {
+    let tls = config.grpc.tls.clone();
+    let loaded = tls.map(|tls| ServerTls::load(tls, b"h2")).transpose()?;
+    Ok(loaded.map(Arc::new))
+}
+
+pub(super) fn grpc_limits(config: &Config) -> Limits {
+    let grpc = &config.grpc;
+    Limits {
+        max_concurrent_requests: grpc.max_concurrent_requests,
+        max_request_bytes: grpc.max_request_bytes,
+        max_buffered_bytes: grpc.max_buffered_bytes,
+        message_timeout: grpc.message_timeout,
+        max_connections: grpc.max_connections,
+        max_connections_per_address: match grpc.max_connections_per_address {
+            0 => grpc.max_connections.div_ceil(2),
+            each => each,
+        },
+        max_connection_age: grpc.max_connection_age,
+        max_streams: grpc.max_streams,
+        max_streams_per_client: grpc.max_streams_per_client,
+        slow_consumer_timeout: grpc.slow_consumer_timeout,
+        reflection: grpc.reflection,
+    }
 }
 
 pub(super) fn store_options(config: &Config) -> Options {
@@ -128,9 +157,9 @@ pub(super) fn voice_server_options(config: &Config) -> ServerOptions {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rough measure")]
-pub(super) fn limits(config: &Config, log: Arc<EmbeddedLog>) -> Limits {
+pub(super) fn limits(config: &Config, log: Arc<EmbeddedLog>) -> watch::Limits {
     let most = config.store.retention_bytes;
-    Limits {
+    watch::Limits {
         stuck_after: config.subscriptions.stuck_after,
         retention: config.store.retention,
         fullness: Box::new(move || match most {
@@ -188,6 +217,15 @@ pub(super) fn reconciliation_options(config: &Config) -> reconciliation::Options
 
 /// Logs what a valid configuration leaves open or unused.
 pub(super) fn warn_of(config: &Config) {
+    let needs = Needs::of(config);
+    let mib = needs.total() >> 20;
+    tracing::info!(mib, %needs, "the memory that the bounds allow in sum");
+    if let Some(problem) = memory::budget(config).and_then(|budget| needs.problem(budget)) {
+        tracing::warn!(
+            problem,
+            "memory_budget is exceeded: lower bounds, or raise the limit"
+        );
+    }
     if config.accounts.is_empty() {
         tracing::warn!("no [[accounts]] are configured: nothing can be called or pushed");
     }

@@ -63,7 +63,7 @@ fn private_folder(path: &Path) -> io::Result<()> {
         .mode(OWNER_ALONE)
         .create(path)?;
     let mode = fs::metadata(path)?.permissions().mode();
-    if mode & 0o077 == 0 {
+    if mode.is_multiple_of(0o100) {
         return Ok(());
     }
     if let Err(error) = fs::set_permissions(path, Permissions::from_mode(OWNER_ALONE)) {

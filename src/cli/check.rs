@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 use yeta_gateway::config::{Config, Fault};
+use yeta_gateway::memory::{self, Needs};
 
 use super::print;
 
@@ -22,7 +23,7 @@ const FAULTY: u8 = 2;
 
 /// Checks and says what was found.
 pub fn run(args: &CheckArgs) -> ExitCode {
-    match load(args.config.as_deref()) {
+    match load(args.config.as_deref()).and_then(within_budget) {
         Ok(config) => {
             let accounts = config.accounts.len();
             // The exit status says it all.
@@ -35,6 +36,18 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             tell(&faults);
             ExitCode::from(FAULTY)
         }
+    }
+}
+
+/// A configuration whose bounds fit into the memory.
+fn within_budget(config: Config) -> Result<Config, Vec<Fault>> {
+    let problem = memory::budget(&config).and_then(|budget| Needs::of(&config).problem(budget));
+    match problem {
+        None => Ok(config),
+        Some(problem) => Err(vec![Fault {
+            key: "memory_budget".into(),
+            problem,
+        }]),
     }
 }
 

@@ -14,6 +14,7 @@ use super::reader::{Section, Setting};
 use crate::proto::DuplicateRule;
 use crate::secret::Secret;
 use crate::submissions::check::Numbers;
+use crate::tls::{ServerTls, TlsSettings};
 use crate::voice::Template;
 
 /// Lower bounds of durations: below them, a setting does harm and no good.
@@ -40,6 +41,26 @@ pub struct Grpc {
     pub max_concurrent_requests: usize,
     /// How many bytes one request message may have.
     pub max_request_bytes: usize,
+    /// How many bytes of request messages are held at once.
+    pub max_buffered_bytes: usize,
+    /// How long a request message may take to arrive.
+    pub message_timeout: Duration,
+    /// How many connections may be open.
+    pub max_connections: usize,
+    /// How many connections may be open from one address; 0: half of all.
+    pub max_connections_per_address: usize,
+    /// The age at which a connection is closed; zero: none.
+    pub max_connection_age: Duration,
+    /// How many streams may be open.
+    pub max_streams: usize,
+    /// How many streams one client may have open; 0: half of all, where there are several clients.
+    pub max_streams_per_client: usize,
+    /// The time after which a response is ended of which its client takes nothing.
+    pub slow_consumer_timeout: Duration,
+    /// Whether clients can ask which services there are.
+    pub reflection: bool,
+    /// `[grpc.tls]`
+    pub tls: Option<TlsSettings>,
 }
 
 /// `[push]`
@@ -277,17 +298,90 @@ impl Grpc {
                 4 << 20,
                 LEAST_BYTES..=MOST_BYTES,
             ),
+            max_buffered_bytes: section.get("max_buffered_bytes", 64 << 20),
+            message_timeout: section.duration("message_timeout", Duration::from_secs(10), TENTH),
+            max_connections: section.number("max_connections", 10_000, 1..=1_000_000),
+            max_connections_per_address: section.get("max_connections_per_address", 0),
+            max_connection_age: section.get("max_connection_age", Duration::ZERO),
+            max_streams: section.number("max_streams", 1000, 1..=1_000_000),
+            max_streams_per_client: section.get("max_streams_per_client", 0),
+            slow_consumer_timeout: section.duration(
+                "slow_consumer_timeout",
+                Duration::from_mins(1),
+                TENTH,
+            ),
+            reflection: section.get("reflection", true),
+            tls: read_tls(section, "tls", b"h2"),
         };
-        if !grpc.listen.ip().is_loopback() && !knows_clients && !grpc.insecure {
+        let names_clients = grpc.tls.as_ref().is_some_and(|tls| tls.requires_client);
+        let is_open = !knows_clients && !names_clients;
+        if !grpc.listen.ip().is_loopback() && is_open && !grpc.insecure {
             let problem = format!(
                 "{} can be reached from other machines: name the [[clients]] that may call, \
-                 or set grpc.insecure = true",
+                 require client certificates in [grpc.tls], or set grpc.insecure = true",
                 grpc.listen
             );
             section.fault("listen", problem);
         }
+        // One client has half of it, and needs room for one message.
+        let least = grpc
+            .max_request_bytes
+            .saturating_add(1024)
+            .saturating_mul(2);
+        if grpc.max_buffered_bytes < least {
+            let problem = format!(
+                "{} is less than {least}, twice grpc.max_request_bytes and 2048",
+                grpc.max_buffered_bytes
+            );
+            section.fault("max_buffered_bytes", problem);
+        }
+        let shortest = Duration::from_secs(1);
+        if !grpc.max_connection_age.is_zero() && grpc.max_connection_age < shortest {
+            section.fault("max_connection_age", "neither 0s nor at least 1s");
+        }
         grpc
     }
+}
+
+/// Reads the table of a listener's TLS, and tries its files; `protocol` is what is negotiated.
+pub(super) fn read_tls(
+    section: &mut Section<'_>,
+    name: &str,
+    protocol: &'static [u8],
+) -> Option<TlsSettings> {
+    if !section.has(name) {
+        return None;
+    }
+    section.section(name, |tls| {
+        let cert_file: Option<PathBuf> = tls.optional("cert_file");
+        let key_file: Option<PathBuf> = tls.optional("key_file");
+        let client_ca_file: String = tls.get("client_ca_file", String::new());
+        let client_auth: String = tls.get("client_auth", "require".into());
+        if !matches!(client_auth.as_str(), "require" | "optional") {
+            tls.fault("client_auth", "expected one of require, optional");
+        }
+        for (key, file) in [("cert_file", &cert_file), ("key_file", &key_file)] {
+            if file.is_none() {
+                tls.fault(key, "missing");
+            }
+        }
+        let client_ca_file = (!client_ca_file.is_empty()).then(|| client_ca_file.into());
+        let settings = TlsSettings {
+            requires_client: client_ca_file.is_some() && client_auth == "require",
+            cert_file: cert_file?,
+            key_file: key_file?,
+            client_ca_file,
+        };
+        if let Err(error) = ServerTls::load(settings.clone(), protocol) {
+            let key = match error.file() {
+                file if file == settings.key_file => "key_file",
+                file if Some(file) == settings.client_ca_file.as_deref() => "client_ca_file",
+                _ => "cert_file",
+            };
+            tls.fault(key, error.to_string());
+        }
+        Some(settings)
+    })
 }
 
 impl Push {

@@ -11,6 +11,7 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 
+use super::connection::Connection;
 use super::jwt::Jwts;
 use super::quota::Usage;
 use crate::config::{self, Permission};
@@ -88,19 +89,10 @@ impl Method {
     }
 }
 
-/// The other end of a connection; an extension of its requests.
-#[derive(Clone, Debug, Default)]
-pub struct Peer {
-    /// Its address.
-    pub address: Option<SocketAddr>,
-    /// DNS and URI names of its certificate, which has been verified.
-    pub names: Arc<[String]>,
-}
-
 /// The address that a request comes from.
-pub fn peer(extensions: &http::Extensions) -> Option<SocketAddr> {
-    match extensions.get::<Peer>() {
-        Some(peer) => peer.address,
+pub(super) fn peer(extensions: &http::Extensions) -> Option<SocketAddr> {
+    match extensions.get::<Arc<Connection>>() {
+        Some(connection) => Some(connection.peer),
         None => extensions.get::<TcpConnectInfo>()?.remote_addr(),
     }
 }
@@ -268,6 +260,11 @@ impl Clients {
         }
     }
 
+    /// The number of configured clients.
+    pub fn count(&self) -> usize {
+        self.known().clients.len()
+    }
+
     /// The same, which verify tokens of service accounts, too.
     #[must_use]
     pub fn with_jwts(self, jwts: Option<Jwts>) -> Self {
@@ -433,10 +430,10 @@ impl Known {
 
     /// The client of a certificate: of the first of its names that a client has.
     fn by_certificate(&self, head: &Parts) -> Option<Arc<Client>> {
-        let names = head.extensions.get::<Peer>()?.names.iter();
-        names
-            .into_iter()
-            .find_map(|name| self.names.get(name).cloned())
+        let connection = head.extensions.get::<Arc<Connection>>()?;
+        let names = connection.names.as_ref()?;
+        let mut names = names.uris.iter().chain(&names.dns);
+        names.find_map(|name| self.names.get(name).cloned())
     }
 }
 
@@ -479,6 +476,21 @@ impl Client {
 
     fn is_same(&self, other: &Self) -> bool {
         self.config == other.config
+    }
+}
+
+#[cfg(test)]
+impl Caller {
+    /// A client without rights.
+    pub(super) fn nobody(name: &str) -> Self {
+        let config = config::Client {
+            name: name.to_owned(),
+            ..config::Client::default()
+        };
+        Self {
+            client: Client::new(&config, None),
+            method: Method::Token,
+        }
     }
 }
 

@@ -225,14 +225,6 @@ fn attempt(call: Call) -> RowAttempt {
     }
 }
 
-/// A list of so many values can be asked for.
-fn values_of<T>(violations: &mut Violations, field: &str, values: &[T]) {
-    if values.len() > MAX_VALUES {
-        let fault = format!("has {} values, more than {MAX_VALUES}", values.len());
-        violations.add(field, fault);
-    }
-}
-
 impl Validate for GetCallRequest {
     fn validate(&self, violations: &mut Violations) {
         if self.call_uuid.is_empty() {
@@ -251,7 +243,10 @@ impl Validate for ListCallsRequest {
             ("call_relation_ids", &self.call_relation_ids),
             ("callees", &self.callees),
         ] {
-            values_of(violations, field, values);
+            violations.at_most(field, values, MAX_VALUES);
+        }
+        if !violations.few("outcomes", &self.outcomes) || !violations.few("states", &self.states) {
+            return;
         }
         for (index, &outcome) in self.outcomes.iter().enumerate() {
             if CallOutcome::try_from(outcome).is_err() {
@@ -274,8 +269,10 @@ impl Validate for ListCallsRequest {
 impl Validate for ListOverdueRequest {
     fn validate(&self, violations: &mut Violations) {
         violations.page_size(self.page_size);
-        values_of(violations, "task_ids", &self.task_ids);
-        values_of(violations, "reasons", &self.reasons);
+        violations.at_most("task_ids", &self.task_ids, MAX_VALUES);
+        if !violations.few("reasons", &self.reasons) {
+            return;
+        }
         for (index, &reason) in self.reasons.iter().enumerate() {
             if matches!(
                 OverdueReason::try_from(reason),
@@ -293,10 +290,10 @@ impl Validate for WatchCallsRequest {
         match self.task_data_ids.len() {
             0 => violations.add("task_data_ids", "is required"),
             1..=MAX_ROWS => {}
-            many => violations.add(
-                "task_data_ids",
-                format!("has {many} ids, more than {MAX_ROWS}"),
-            ),
+            many => {
+                let fault = format!("has {many} ids, more than {MAX_ROWS}");
+                return violations.add("task_data_ids", fault);
+            }
         }
         for (index, id) in self.task_data_ids.iter().enumerate() {
             if id.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
@@ -11,12 +12,17 @@ const LONGEST_MARGIN: Duration = Duration::from_millis(200);
 /// When an answer must be given for the caller to get it in time.
 ///
 /// A little before the caller's own deadline: a tenth of its timeout, 200 ms at
-/// most. tonic's server applies the same header and answers a bare `CANCELLED`
-/// when it is first, and the caller's own library answers without details; both
-/// would hide whether the operation went out.
+/// most. The layer that receives requests answers a bare `DEADLINE_EXCEEDED` at
+/// the deadline, and the caller's own library answers without details; both would
+/// hide whether the operation went out.
 pub(super) fn of(metadata: &MetadataMap) -> Option<Instant> {
     let timeout = parse(metadata.get("grpc-timeout")?.to_str().ok()?)?;
     Instant::now().checked_add(timeout.saturating_sub((timeout / 10).min(LONGEST_MARGIN)))
+}
+
+/// The time that the caller allows.
+pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    parse(headers.get("grpc-timeout")?.to_str().ok()?)
 }
 
 /// Reads the header's form: up to eight digits and a unit.

@@ -2,13 +2,15 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use futures_util::{Stream, StreamExt, stream};
-use tonic::Status;
+use tonic::{Response, Status};
 
+use super::outgoing::ResumeAt;
 use super::status;
 use crate::proto::{EncodedDelivery, EncodedEvent, SubscribeProgress, SubscribePushesResponse};
-use crate::push::Cursor;
+use crate::push::{Cursor, Position};
 use crate::relay::{RelayError, Source, Step};
 use crate::store::subscriptions::Delivery;
 use crate::store::{Entry, PushLog};
@@ -16,11 +18,32 @@ use crate::store::{Entry, PushLog};
 pub(super) type Frame = SubscribePushesResponse;
 pub(super) type Frames = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
 
-/// The stream of what a source gives; ends with word of how far it came when the gateway drains.
-pub(super) fn frames<S: Source>(
+/// The response with what a source gives; ends with word of how far it came when the gateway
+/// drains.
+pub(super) fn response<S: Source>(
     source: S,
     log: Arc<dyn PushLog>,
+    position: impl Fn(&S::Event) -> Position + Copy + Send + 'static,
     frame: impl Fn(&S::Event) -> Frame + Copy + Send + 'static,
+) -> Response<Frames> {
+    let given = Arc::new(AtomicU64::new(source.cursor().position.0));
+    let cursors = log.clone();
+    let resume_at = ResumeAt {
+        position: given.clone(),
+        cursor: Arc::new(move |at| cursors.cursor(Position(at)).to_string()),
+    };
+    let mut response = Response::new(frames(source, log, move |event| {
+        given.store(position(event).0, Relaxed);
+        frame(event)
+    }));
+    response.extensions_mut().insert(resume_at);
+    response
+}
+
+fn frames<S: Source>(
+    source: S,
+    log: Arc<dyn PushLog>,
+    frame: impl Fn(&S::Event) -> Frame + Clone + Send + 'static,
 ) -> Frames {
     let steps = stream::unfold(Some(source), |source| async {
         let mut source = source?;
@@ -46,6 +69,7 @@ pub(super) fn frames<S: Source>(
             }
         };
         // Most polls come no further than here: the next event of a handful.
+        let frame = frame.clone();
         let events = events.into_iter().map(move |event| frame(&event));
         stream::iter(events.chain(word).map(Ok).chain(end.map(Err)))
     });

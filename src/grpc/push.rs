@@ -11,7 +11,7 @@ use super::access::{Access, Intent, admit, admit_to, may_see};
 use super::admission::Admitted;
 use super::auth::Clients;
 use super::backfill::{self, Added, FileAdded};
-use super::frames::{Frames, frames, of_delivery, of_entry};
+use super::frames::{self, Frames, of_delivery, of_entry};
 use super::start::{self, system_time};
 use super::status::{self, shortened};
 use super::subscription::spec;
@@ -86,12 +86,11 @@ impl PushService for Pushes {
         let name = &request.get_ref().subscription;
         let admitted = admit_to(&request, name, Intent::Own)?;
         let request = request.into_inner();
-        let frames = if request.subscription.is_empty() {
-            self.read(&admitted, request).await?
+        if request.subscription.is_empty() {
+            self.read(&admitted, request).await
         } else {
-            self.join(&admitted, request).await?
-        };
-        Ok(Response::new(frames))
+            self.join(&admitted, request).await
+        }
     }
 
     async fn list_pushes(
@@ -200,7 +199,7 @@ impl Pushes {
         &self,
         admitted: &Admitted,
         request: SubscribePushesRequest,
-    ) -> Result<Frames, Status> {
+    ) -> Result<Response<Frames>, Status> {
         let Access { log, .. } = &self.access;
         let visible = self.access.visible(admitted, request.filter.as_ref())?;
         let start = start::of_stream(request.start);
@@ -215,9 +214,12 @@ impl Pushes {
         let client = admitted.caller.name();
         tracing::info!(client, ?start, "a subscriber has come");
         let include_raw = request.include_raw;
-        Ok(frames(reader, log.clone(), move |entry| {
-            of_entry(entry, include_raw)
-        }))
+        Ok(frames::response(
+            reader,
+            log.clone(),
+            |entry| entry.cursor.position,
+            move |entry| of_entry(entry, include_raw),
+        ))
     }
 
     /// The stream of a member.
@@ -225,7 +227,7 @@ impl Pushes {
         &self,
         admitted: &Admitted,
         request: SubscribePushesRequest,
-    ) -> Result<Frames, Status> {
+    ) -> Result<Response<Frames>, Status> {
         let Access { log, .. } = &self.access;
         let member = self.member(admitted, &request).await?;
         let subscriber = Subscriber::new(
@@ -238,9 +240,12 @@ impl Pushes {
         let (client, subscription) = (admitted.caller.name(), &request.subscription);
         tracing::info!(client, subscription, "a member has come");
         let include_raw = request.include_raw;
-        Ok(frames(subscriber, log.clone(), move |delivery| {
-            of_delivery(delivery, include_raw)
-        }))
+        Ok(frames::response(
+            subscriber,
+            log.clone(),
+            |delivery| delivery.entry.cursor.position,
+            move |delivery| of_delivery(delivery, include_raw),
+        ))
     }
 
     /// Joins the subscription, creating it if it is not there.
@@ -375,6 +380,7 @@ pub(super) fn page_size(asked: i32) -> usize {
 impl Validate for SubscribePushesRequest {
     fn validate(&self, violations: &mut Violations) {
         start::check(self.start.as_ref(), violations);
+        violations.filter("filter", self.filter.as_ref());
         if !self.subscription.is_empty() {
             spec::check_name("subscription", &self.subscription, violations);
             violations.within("max_in_flight", self.max_in_flight, 1, 10_000);
@@ -386,6 +392,7 @@ impl Validate for SubscribePushesRequest {
 impl Validate for ListPushesRequest {
     fn validate(&self, violations: &mut Violations) {
         violations.page_size(self.page_size);
+        violations.filter("filter", self.filter.as_ref());
     }
 }
 

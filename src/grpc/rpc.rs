@@ -20,6 +20,8 @@ pub struct Rpc {
     pub shape: Shape,
     /// The bound of one request message.
     pub messages: Messages,
+    /// Whether its answer is a page of up to some 2 MiB.
+    pub is_page: bool,
     /// Whether it changes something. The audit log has a line for each such request.
     pub changes: bool,
 }
@@ -84,6 +86,15 @@ impl Messages {
             Large => max_request_bytes,
         }
     }
+
+    /// The maximum number of elements of one message: fields at every depth, and numbers of lists.
+    pub fn max_elements(self) -> usize {
+        match self {
+            Small => 4 << 10,
+            Ids => 32 << 10,
+            Large => 256 << 10,
+        }
+    }
 }
 
 /// RPCs that change nothing and read personal data: calls, recordings, submissions, pushes.
@@ -117,6 +128,7 @@ impl Rpc {
             account: Named,
             shape: Unary,
             messages: Small,
+            is_page: false,
             changes: false,
         }
     }
@@ -144,6 +156,13 @@ impl Rpc {
         Self { messages, ..self }
     }
 
+    const fn page(self) -> Self {
+        Self {
+            is_page: true,
+            ..self
+        }
+    }
+
     const fn changing(self) -> Self {
         Self {
             changes: true,
@@ -156,9 +175,9 @@ impl Rpc {
 #[rustfmt::skip]
 pub const RPCS: &[Rpc] = &[
     Rpc::of("/yeta.v1.CallService/GetCall", &[Calls]),
-    Rpc::of("/yeta.v1.CallService/ListCalls", &[Calls]).messages(Ids),
+    Rpc::of("/yeta.v1.CallService/ListCalls", &[Calls]).messages(Ids).page(),
     Rpc::of("/yeta.v1.CallService/WatchCalls", &[Calls]).messages(Ids).streaming(ServerStreaming),
-    Rpc::of("/yeta.v1.CallService/ListOverdue", &[Calls]).messages(Ids),
+    Rpc::of("/yeta.v1.CallService/ListOverdue", &[Calls]).messages(Ids).page(),
 
     Rpc::of("/yeta.v1.ConfigService/QueryConfig", &[Config]).one_account(),
 
@@ -170,12 +189,12 @@ pub const RPCS: &[Rpc] = &[
     Rpc::of("/yeta.v1.OutboundService/DeleteTask", &[Tasks]).one_account().changing(),
     Rpc::of("/yeta.v1.OutboundService/QueryTasks", &[Tasks]).one_account(),
     Rpc::of("/yeta.v1.OutboundService/SubmitRows", &[Place]).one_account().messages(Large).streaming(BidiStreaming).changing(),
-    Rpc::of("/yeta.v1.OutboundService/GetSubmission", &[Submissions]).one_account(),
-    Rpc::of("/yeta.v1.OutboundService/ListSubmissions", &[Submissions]).one_account(),
+    Rpc::of("/yeta.v1.OutboundService/GetSubmission", &[Submissions]).one_account().page(),
+    Rpc::of("/yeta.v1.OutboundService/ListSubmissions", &[Submissions]).one_account().page(),
     Rpc::of("/yeta.v1.OutboundService/SettleSubmission", &[Admin]).one_account().changing(),
 
     Rpc::of("/yeta.v1.PushService/SubscribePushes", &[Consume]).messages(Ids).streaming(ServerStreaming),
-    Rpc::of("/yeta.v1.PushService/ListPushes", &[Consume]).messages(Ids),
+    Rpc::of("/yeta.v1.PushService/ListPushes", &[Consume]).messages(Ids).page(),
     Rpc::of("/yeta.v1.PushService/AckPushes", &[Consume]).messages(Ids).changing(),
     Rpc::of("/yeta.v1.PushService/NackPushes", &[Consume]).messages(Ids).changing(),
     Rpc::of("/yeta.v1.PushService/ExtendAckDeadline", &[Consume]).messages(Ids).changing(),
@@ -186,11 +205,11 @@ pub const RPCS: &[Rpc] = &[
 
     Rpc::of("/yeta.v1.SubscriptionService/CreateSubscription", &[Subscriptions]).messages(Ids).changing(),
     Rpc::of("/yeta.v1.SubscriptionService/GetSubscription", &[Subscriptions]),
-    Rpc::of("/yeta.v1.SubscriptionService/ListSubscriptions", &[Subscriptions]),
+    Rpc::of("/yeta.v1.SubscriptionService/ListSubscriptions", &[Subscriptions]).page(),
     Rpc::of("/yeta.v1.SubscriptionService/UpdateSubscription", &[Subscriptions]).messages(Ids).changing(),
     Rpc::of("/yeta.v1.SubscriptionService/DeleteSubscription", &[Subscriptions]).changing(),
     Rpc::of("/yeta.v1.SubscriptionService/SeekSubscription", &[Subscriptions]).changing(),
-    Rpc::of("/yeta.v1.SubscriptionService/ListDeadLetters", &[Subscriptions]),
+    Rpc::of("/yeta.v1.SubscriptionService/ListDeadLetters", &[Subscriptions]).page(),
     Rpc::of("/yeta.v1.SubscriptionService/RedriveDeadLetters", &[Subscriptions]).messages(Ids).changing(),
 
     Rpc::of("/yeta.v1.VoiceService/DownloadVoice", &[Voice]).streaming(ServerStreaming),

@@ -4,22 +4,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
-use tonic::transport::server::TcpIncoming;
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 use tower::ServiceBuilder;
 
 use super::admission::AdmissionLayer;
 use super::auth::Clients;
+use super::connection::Serving;
+use super::connections::Connections;
 use super::observe::{GrpcMetrics, ObserveLayer};
-use super::overload::OverloadLayer;
+use super::overload::{Bounds, OverloadLayer};
+use super::receive::{ReceiveBounds, ReceiveLayer};
 use super::supervision::SupervisionLayer;
 use super::{
     LogEnd, Targets, call_service, config_service, outbound_service, push_service,
     subscription_service, voice_service,
 };
+use crate::accept::{Acceptor, Throttle};
 use crate::backfill::Backfill;
 use crate::calls::Calls;
 use crate::platform::Platform;
@@ -29,6 +36,7 @@ use crate::relay::metrics::RelayMetrics;
 use crate::store::subscriptions::Subscriptions;
 use crate::store::{Notes, PushLog};
 use crate::submissions::Submissions;
+use crate::tls::ServerTls;
 use crate::voice::{Archive, VoiceServer};
 
 /// What the services work with.
@@ -61,10 +69,37 @@ pub struct GrpcServer {
     pub metrics: GrpcMetrics,
     /// Counts of readers.
     pub relay_metrics: RelayMetrics,
-    /// So many requests are served at once.
+    /// TLS of the listener; `None`: plain text.
+    pub tls: Option<Arc<ServerTls>>,
+    /// What is served at once, and how long things may take.
+    pub limits: Limits,
+}
+
+/// The bounds of the server; see `[grpc]` in the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The maximum number of requests at once.
     pub max_concurrent_requests: usize,
-    /// So many bytes one request message may have.
+    /// The maximum size of a request message.
     pub max_request_bytes: usize,
+    /// The maximum size of all request messages at once.
+    pub max_buffered_bytes: usize,
+    /// The maximum time that a request message takes to arrive.
+    pub message_timeout: Duration,
+    /// The maximum number of connections.
+    pub max_connections: usize,
+    /// The maximum number of connections from one address.
+    pub max_connections_per_address: usize,
+    /// The age at which a connection is closed; zero: none.
+    pub max_connection_age: Duration,
+    /// The maximum number of streams.
+    pub max_streams: usize,
+    /// The maximum number of streams of one client; 0: half of all where there are several.
+    pub max_streams_per_client: usize,
+    /// The time after which a response is ended of which the client takes nothing.
+    pub slow_consumer_timeout: Duration,
+    /// Whether clients can ask which services there are.
+    pub reflection: bool,
 }
 
 /// Why the server cannot run.
@@ -73,14 +108,7 @@ pub enum ServeError {
     /// Server reflection could not be built from the compiled descriptors.
     #[error("server reflection cannot be offered: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The server failed.
-    #[error("the gRPC server failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
 }
-
-/// A peer that has vanished without a word is noticed after these two.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What health checks can ask for: the whole gateway, and each of its services.
 const SERVICES: [&str; 7] = [
@@ -94,32 +122,68 @@ const SERVICES: [&str; 7] = [
 ];
 
 impl GrpcServer {
-    /// Serves until the gateway drains and what is under way has ended.
+    /// Serves until the gateway drains and what is in flight has ended.
     pub async fn serve(self, listener: TcpListener) -> Result<(), ServeError> {
         let (reporter, health) = tonic_health::server::health_reporter();
         set_health(&reporter, ServingStatus::Serving).await;
-        let drain = self.drain.clone();
-        let draining = async move {
-            drain.cancelled().await;
-            set_health(&reporter, ServingStatus::NotServing).await;
-            end_health_watches(&reporter).await;
+        let (limits, drain) = (self.limits, self.drain.clone());
+        let serving = Serving {
+            tls: self.tls.clone(),
+            max_age: limits.max_connection_age,
+            patience: limits.slow_consumer_timeout,
+            drain: CancellationToken::new(),
         };
-        let layers = ServiceBuilder::new()
-            // Outermost: whatever comes of a request further in, it is counted.
+        let leaving = serving.drain.clone();
+        let clients = self.clients.count();
+        let service = ServiceBuilder::new()
+            // Outermost: every request is counted, whatever its end.
             .layer(ObserveLayer(self.metrics.clone()))
             // A request without credentials, or without the right, takes no permit.
             .layer(AdmissionLayer::new(self.clients.clone()))
             .layer(SupervisionLayer)
-            .layer(OverloadLayer::new(self.max_concurrent_requests));
-        // A client that compresses whatever it sends asks these three, too.
-        let health = health.accept_compressed(Gzip).accept_compressed(Zstd);
-        let reflection = reflection_builder("grpc.reflection.v1.ServerReflection").build_v1()?;
-        let reflection = reflection.accept_compressed(Gzip).accept_compressed(Zstd);
-        let older_reflection =
-            reflection_builder("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?;
-        let older_reflection = older_reflection
-            .accept_compressed(Gzip)
-            .accept_compressed(Zstd);
+            .layer(OverloadLayer::new(Bounds {
+                requests: limits.max_concurrent_requests,
+                streams: limits.max_streams,
+                streams_per_client: limits.max_streams_per_client,
+                clients,
+            }))
+            .layer(ReceiveLayer::new(ReceiveBounds {
+                max_request_bytes: limits.max_request_bytes,
+                max_buffered_bytes: limits.max_buffered_bytes,
+                message_timeout: limits.message_timeout,
+                clients,
+            }))
+            .service(self.routes(health)?);
+        let connections =
+            Connections::new(limits.max_connections, limits.max_connections_per_address);
+        let tasks = TaskTracker::new();
+        let mut acceptor = Acceptor::new("grpc", listener);
+        let mut refusals = Throttle::default();
+        loop {
+            let (stream, peer) = tokio::select! {
+                accepted = acceptor.accept() => accepted,
+                () = drain.cancelled() => break,
+            };
+            let Some(slot) = connections.open(peer) else {
+                if let Some(before) = refusals.strike(Instant::now()) {
+                    tracing::warn!(%peer, before, "too many connections: one was refused");
+                }
+                continue;
+            };
+            tasks.spawn(serving.clone().serve(stream, peer, slot, service.clone()));
+        }
+        drop(acceptor);
+        // The last word of health must be on its way before its connections leave.
+        set_health(&reporter, ServingStatus::NotServing).await;
+        end_health_watches(&reporter).await;
+        leaving.cancel();
+        tasks.close();
+        tasks.wait().await;
+        Ok(())
+    }
+
+    fn routes(self, health: HealthServer<impl Health>) -> Result<Routes, ServeError> {
+        let max = self.limits.max_request_bytes;
         let config = config_service(self.platform.clone());
         let outbound = outbound_service(
             self.platform.clone(),
@@ -157,25 +221,23 @@ impl GrpcServer {
             self.drain,
             self.relay_metrics,
         );
-        tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .layer(layers)
-            .add_service(health)
-            .add_service(reflection)
-            .add_service(older_reflection)
-            .add_service(calls.max_decoding_message_size(self.max_request_bytes))
-            .add_service(config.max_decoding_message_size(self.max_request_bytes))
-            .add_service(outbound.max_decoding_message_size(self.max_request_bytes))
-            .add_service(pushes.max_decoding_message_size(self.max_request_bytes))
-            .add_service(subscriptions.max_decoding_message_size(self.max_request_bytes))
-            .add_service(voices.max_decoding_message_size(self.max_request_bytes))
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                draining,
-            )
-            .await?;
-        Ok(())
+        // A client that compresses whatever it sends asks health and reflection, too.
+        let mut routes = Routes::new(health.accept_compressed(Gzip).accept_compressed(Zstd))
+            .add_service(calls.max_decoding_message_size(max))
+            .add_service(config.max_decoding_message_size(max))
+            .add_service(outbound.max_decoding_message_size(max))
+            .add_service(pushes.max_decoding_message_size(max))
+            .add_service(subscriptions.max_decoding_message_size(max))
+            .add_service(voices.max_decoding_message_size(max));
+        if self.limits.reflection {
+            let v1 = reflection_builder("grpc.reflection.v1.ServerReflection").build_v1()?;
+            let v1alpha =
+                reflection_builder("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?;
+            routes = routes
+                .add_service(v1.accept_compressed(Gzip).accept_compressed(Zstd))
+                .add_service(v1alpha.accept_compressed(Gzip).accept_compressed(Zstd));
+        }
+        Ok(routes.prepare())
     }
 
     fn log_end(&self) -> LogEnd {

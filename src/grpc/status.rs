@@ -383,11 +383,60 @@ impl From<Exceeded> for Status {
     }
 }
 
-/// The status of a request beyond what the gateway serves at once.
-pub fn overloaded() -> Status {
+/// The status of a request beyond the gateway's bounds; `what` there is too much of.
+pub(super) fn overloaded(what: &str) -> Status {
     Answer::new(Grpc::ResourceExhausted, "OVERLOADED")
         .retry(RETRY_AFTER)
-        .into_status("the gateway serves as many requests as it may")
+        .into_status(format!("too many {what} at once; nothing was done"))
+}
+
+/// The status of a request message that is larger than its RPC takes.
+pub(super) fn message_too_large(max: usize, text: String) -> Status {
+    Answer::new(Grpc::ResourceExhausted, "MESSAGE_TOO_LARGE")
+        .with("max_bytes", &max.to_string())
+        .into_status(text)
+}
+
+/// The status of a request message that is far larger once it is decompressed.
+pub(super) fn too_dense(text: String) -> Status {
+    Answer::new(Grpc::ResourceExhausted, "MESSAGE_TOO_LARGE").into_status(text)
+}
+
+/// The status of a request message with too many fields.
+pub(super) fn too_many_elements(max: usize) -> Status {
+    let mut violations = Violations::default();
+    let fault = format!("the message has more than {max} elements in its lists and fields");
+    violations.add("", fault);
+    violations.into()
+}
+
+/// The status of a request whose bytes are no message.
+pub(super) fn bad_message(text: &str) -> Status {
+    Answer::new(Grpc::InvalidArgument, "BAD_MESSAGE").into_status(text)
+}
+
+/// The status of a request message that did not arrive in time.
+pub(super) fn message_late(after: Duration) -> Status {
+    let after = humantime::format_duration(after);
+    Answer::new(Grpc::DeadlineExceeded, "DEADLINE")
+        .into_status(format!("the request message did not arrive within {after}"))
+}
+
+/// The status of a request whose deadline came before its answer.
+pub(super) fn deadline() -> Status {
+    Answer::new(Grpc::DeadlineExceeded, "DEADLINE")
+        .into_status("the deadline came before the answer")
+}
+
+/// The status of a stream whose client took nothing of it; `cursor` is where it can go on.
+pub(super) fn slow_consumer(after: Duration, cursor: Option<&str>) -> Status {
+    let answer = Answer::new(Grpc::ResourceExhausted, "SLOW_CONSUMER");
+    let answer = match cursor {
+        Some(cursor) => answer.with("cursor", cursor),
+        None => answer,
+    };
+    let after = humantime::format_duration(after);
+    answer.into_status(format!("the client took nothing of the answer for {after}"))
 }
 
 /// The status of a name that only the gateway itself gives.

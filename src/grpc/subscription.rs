@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use prost::Message as _;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 use tracing::field::debug;
 
@@ -55,6 +56,11 @@ pub fn subscription_service(
 const LOOK_AT: u64 = 20_000;
 /// The same for each of a list.
 const LOOK_AT_IN_LIST: u64 = 1_000;
+
+/// A page of subscriptions ends once it has this many bytes.
+const PAGE_BYTES: usize = 2 << 20;
+/// The maximum number of subscriptions that are read at a time, each with its filter.
+const LIST_SLICE: usize = 100;
 
 #[tonic::async_trait]
 impl SubscriptionService for Service {
@@ -113,9 +119,10 @@ impl SubscriptionService for Service {
         let size = page_size(request.page_size);
         let mut after = read_token(&request.page_token).unwrap_or_default();
         let mut subscriptions: Vec<Subscription> = Vec::new();
+        let mut bytes = 0;
         loop {
             // One more than there is room for tells whether there is another page.
-            let limit = size + 1 - subscriptions.len();
+            let limit = (size + 1 - subscriptions.len()).min(LIST_SLICE);
             let infos = self.0.subscriptions.list(&after, limit).await;
             let infos = infos.map_err(|error| self.refused(error))?;
             let is_last = infos.len() < limit;
@@ -124,14 +131,16 @@ impl SubscriptionService for Service {
                 if !shows(&admitted, &info) {
                     continue;
                 }
-                if subscriptions.len() == size {
+                if subscriptions.len() == size || bytes >= PAGE_BYTES {
                     let last = subscriptions.last().map(|last| last.name.as_str());
                     return Ok(Response::new(ListSubscriptionsResponse {
                         next_page_token: token(last.unwrap_or_default()),
                         subscriptions,
                     }));
                 }
-                subscriptions.push(self.answer(info, LOOK_AT_IN_LIST).await?);
+                let subscription = self.answer(info, LOOK_AT_IN_LIST).await?;
+                bytes += subscription.encoded_len();
+                subscriptions.push(subscription);
             }
             if is_last {
                 return Ok(Response::new(ListSubscriptionsResponse {
@@ -343,8 +352,15 @@ impl Validate for UpdateSubscriptionRequest {
             None => violations.add("subscription", "is required"),
             Some(subscription) => spec::check(subscription, violations),
         }
-        let paths = self.update_mask.iter().flat_map(|mask| &mask.paths);
-        for path in paths.filter(|path| !spec::FIELDS.contains(&path.as_str())) {
+        let paths = self.update_mask.as_ref().map(|mask| mask.paths.as_slice());
+        let paths = paths.unwrap_or_default();
+        if !violations.few("update_mask", paths) {
+            return;
+        }
+        for path in paths
+            .iter()
+            .filter(|path| !spec::FIELDS.contains(&path.as_str()))
+        {
             let fields = spec::FIELDS.join(", ");
             violations.add("update_mask", format!("{path:?} is not one of {fields}"));
         }
@@ -390,9 +406,8 @@ impl Validate for RedriveDeadLettersRequest {
     fn validate(&self, violations: &mut Violations) {
         const MOST: usize = 1000;
         spec::check_name("subscription", &self.subscription, violations);
-        if self.event_ids.len() > MOST {
-            let fault = format!("has {} ids, more than {MOST}", self.event_ids.len());
-            violations.add("event_ids", fault);
+        if !violations.at_most("event_ids", &self.event_ids, MOST) {
+            return;
         }
         for (index, id) in self.event_ids.iter().enumerate() {
             if EventId::parse(id).is_none() {

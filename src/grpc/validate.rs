@@ -2,11 +2,24 @@
 
 use crate::proto::{
     CallOutRequest, CreateTaskRequest, DeleteTaskRequest, GetSubmissionRequest,
-    InsertTaskDataRequest, ListSubmissionsRequest, PauseTaskRequest, QueryConfigRequest,
-    QueryTasksRequest, Row, SettleSubmissionRequest, SortOrder, StartTaskRequest, SubmissionState,
-    TaskSortName, TaskStatus, settle_submission_request::Which,
+    InsertTaskDataRequest, ListSubmissionsRequest, PauseTaskRequest, PushFilter,
+    QueryConfigRequest, QueryTasksRequest, Row, SettleSubmissionRequest, SortOrder,
+    StartTaskRequest, SubmissionState, TaskSortName, TaskStatus,
+    settle_submission_request::{Outcome, Which},
 };
 
+/// The maximum number of faults that are gathered.
+const MAX_FAULTS: usize = 100;
+/// The maximum number of columns of rows.
+const MAX_COLUMNS: usize = 200;
+/// The maximum sizes of a row's value, and of all values of a row.
+const MAX_VALUE: usize = 4 << 10;
+const MAX_ROW: usize = 64 << 10;
+/// The maximum number of elements of a short list, such as times of a day.
+const MAX_SHORT_LIST: usize = 100;
+/// The maximum size of all values of a filter; the number of each list's values.
+const MAX_FILTER_BYTES: usize = 64 << 10;
+const MAX_FILTER_VALUES: usize = 1000;
 /// How many rows go into one request. Source: API document, 单次上限50条.
 const MAX_ROWS: usize = 50;
 /// How many bytes an id may have that a caller chooses.
@@ -20,9 +33,54 @@ const LONGEST_REASON: usize = 512;
 pub struct Violations(Vec<(String, String)>);
 
 impl Violations {
-    /// Adds that `field`, a path such as `call_list[3].values`, is wrong.
+    /// Adds that `field`, a path such as `call_list[3].values`, is wrong. Further faults than
+    /// there is room for are left out.
     pub fn add(&mut self, field: impl Into<String>, fault: impl Into<String>) {
-        self.0.push((field.into(), fault.into()));
+        if self.0.len() < MAX_FAULTS {
+            self.0.push((field.into(), fault.into()));
+        }
+    }
+
+    /// Adds that a list is too long; whether its elements are worth a look.
+    pub(super) fn at_most<T>(&mut self, field: &str, list: &[T], max: usize) -> bool {
+        let is_short = list.len() <= max;
+        if !is_short {
+            self.add(
+                field,
+                format!("has {} elements, more than {max}", list.len()),
+            );
+        }
+        is_short
+    }
+
+    /// The same for a list that has a few elements.
+    pub(super) fn few<T>(&mut self, field: &str, list: &[T]) -> bool {
+        self.at_most(field, list, MAX_SHORT_LIST)
+    }
+
+    /// Adds that a filter is larger than filters may be.
+    pub(super) fn filter(&mut self, field: &str, filter: Option<&PushFilter>) {
+        let Some(filter) = filter else { return };
+        self.few(&format!("{field}.kinds"), &filter.kinds);
+        let mut bytes = 0;
+        for (name, values) in [
+            ("accounts", &filter.accounts),
+            ("app_ids", &filter.app_ids),
+            ("robot_ids", &filter.robot_ids),
+            ("task_ids", &filter.task_ids),
+            ("task_data_ids", &filter.task_data_ids),
+            ("call_relation_ids", &filter.call_relation_ids),
+            ("call_uuids", &filter.call_uuids),
+        ] {
+            self.at_most(&format!("{field}.{name}"), values, MAX_FILTER_VALUES);
+            bytes += values.iter().map(String::len).sum::<usize>();
+        }
+        if bytes > MAX_FILTER_BYTES {
+            self.add(
+                field,
+                format!("has {bytes} bytes, more than {MAX_FILTER_BYTES}"),
+            );
+        }
     }
 
     /// Each field with its fault.
@@ -85,18 +143,27 @@ impl Violations {
         }
     }
 
+    /// Adds that there are more columns, or longer names, than there may be.
+    pub(super) fn columns(&mut self, field: &str, columns: &[String]) {
+        self.at_most(field, columns, MAX_COLUMNS);
+        if let Some(fault) = oversize(columns) {
+            self.add(field, fault);
+        }
+    }
+
     fn rows(&mut self, columns: &[String], rows: &[Row]) {
         match columns.first() {
             None => self.add("call_column", "is required; the first is the phone number"),
             Some(first) => self.required("call_column[0]", first),
         }
+        self.columns("call_column", columns);
         match rows.len() {
             0 => self.add("call_list", "is required"),
             1..=MAX_ROWS => {}
-            many => self.add(
-                "call_list",
-                format!("has {many} rows, more than {MAX_ROWS}"),
-            ),
+            many => {
+                let fault = format!("has {many} rows, more than {MAX_ROWS}");
+                return self.add("call_list", fault);
+            }
         }
         for (index, Row { values }) in rows.iter().enumerate() {
             if !columns.is_empty() && values.len() != columns.len() {
@@ -105,11 +172,26 @@ impl Violations {
                     format!("has {} values, call_column {}", values.len(), columns.len()),
                 );
             }
+            if let Some(fault) = oversize(values) {
+                self.add(format!("call_list[{index}].values"), fault);
+            }
             if values.first().is_none_or(|first| first.trim().is_empty()) {
                 self.add(format!("call_list[{index}].values[0]"), "is required");
             }
         }
     }
+}
+
+/// What is wrong with the size of a row's values.
+fn oversize(values: &[String]) -> Option<String> {
+    if let Some(value) = values.iter().find(|value| value.len() > MAX_VALUE) {
+        let bytes = value.len();
+        return Some(format!(
+            "has a value of {bytes} bytes, more than {MAX_VALUE}"
+        ));
+    }
+    let bytes: usize = values.iter().map(String::len).sum();
+    (bytes > MAX_ROW).then(|| format!("has {bytes} bytes, more than {MAX_ROW}"))
 }
 
 /// A request that can be checked before it is sent.
@@ -146,7 +228,12 @@ impl Validate for CreateTaskRequest {
         v.required("robot_id", &self.robot_id);
         v.within("recall_count", self.recall_count, 0, 3);
         v.at_least("time_recall_wait", self.time_recall_wait, 0);
-        for (index, range) in self.time_range.iter().enumerate() {
+        let ranges = if v.few("time_range", &self.time_range) {
+            self.time_range.as_slice()
+        } else {
+            &[]
+        };
+        for (index, range) in ranges.iter().enumerate() {
             if !is_time_range(range) {
                 let fault = "is not of the form HH:mm:ss-HH:mm:ss";
                 v.add(format!("time_range[{index}]"), fault);
@@ -200,7 +287,13 @@ impl Validate for QueryTasksRequest {
         if SortOrder::try_from(self.sort_order).is_err() {
             v.add("sort_order", format!("{} is no SortOrder", self.sort_order));
         }
-        for (index, &status) in self.task_status_list.iter().enumerate() {
+        v.few("task_status_code_list", &self.task_status_code_list);
+        let statuses = if v.few("task_status_list", &self.task_status_list) {
+            self.task_status_list.as_slice()
+        } else {
+            &[]
+        };
+        for (index, &status) in statuses.iter().enumerate() {
             match TaskStatus::try_from(status) {
                 Ok(TaskStatus::Unspecified) | Err(_) => v.add(
                     format!("task_status_list[{index}]"),
@@ -227,6 +320,9 @@ impl Validate for SettleSubmissionRequest {
                 v.required("upload_row.row_key", &row.row_key);
             }
             None => v.add("which", "is required: request_id or upload_row"),
+        }
+        if let Some(Outcome::Accepted(accepted)) = &self.outcome {
+            v.at_most("accepted.task_data_ids", &accepted.task_data_ids, MAX_ROWS);
         }
         if self.outcome.is_none() {
             v.add("outcome", "is required: accepted or not_sent");
@@ -311,6 +407,83 @@ mod tests {
         assert_eq!(fields(&call_out(rows(50))), [""; 0]);
         assert_eq!(fields(&call_out(rows(51))), ["call_list"]);
         assert_eq!(fields(&call_out(rows(0))), ["call_list"]);
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_one_fault_however_many_elements_are_wrong() {
+        let rows = call_out(vec![Row::default(); 60_000]);
+        assert_eq!(fields(&rows), ["call_list"]);
+        let ranges = CreateTaskRequest {
+            time_range: vec![String::new(); 101],
+            ..CreateTaskRequest::default()
+        };
+        let time_ranges = fields(&ranges).into_iter();
+        assert_eq!(
+            time_ranges
+                .filter(|it| it.starts_with("time_range"))
+                .count(),
+            1
+        );
+        let statuses = QueryTasksRequest {
+            task_status_list: vec![77; 101],
+            task_status_code_list: vec![77; 101],
+            ..QueryTasksRequest::default()
+        };
+        assert_eq!(
+            fields(&statuses),
+            ["task_status_code_list", "task_status_list"]
+        );
+    }
+
+    #[test]
+    fn no_more_than_a_hundred_faults_are_gathered() {
+        let mut violations = Violations::default();
+        for _ in 0..1000 {
+            violations.add("field", "fault");
+        }
+        assert_eq!(violations.iter().len(), 100);
+    }
+
+    #[test]
+    fn a_value_and_a_row_have_a_bounded_size() {
+        let with = |value: String, count: usize| {
+            let mut values = vec![value; count];
+            values[0] = "13000000001".into();
+            let columns = vec!["column".into(); count];
+            fields(&CallOutRequest {
+                call_column: columns,
+                ..call_out(vec![Row { values }])
+            })
+        };
+        assert_eq!(with("x".repeat(4096), 2), [""; 0]);
+        assert_eq!(with("x".repeat(4097), 2), ["call_list[0].values"]);
+        assert_eq!(with("x".repeat(4000), 17), [""; 0]);
+        assert_eq!(with("x".repeat(4000), 18), ["call_list[0].values"]);
+        assert_eq!(with("x".into(), 200), [""; 0]);
+        assert_eq!(with("x".into(), 201), ["call_column"]);
+    }
+
+    #[test]
+    fn a_filter_has_a_bounded_number_of_values_and_bytes() {
+        let faults = |filter: PushFilter| {
+            let mut violations = Violations::default();
+            violations.filter("filter", Some(&filter));
+            let fields = violations.iter().map(|(field, _)| field.to_owned());
+            fields.collect::<Vec<_>>()
+        };
+        let ids = |count, length| vec!["x".repeat(length); count];
+        let calls = |call_uuids| PushFilter {
+            call_uuids,
+            ..PushFilter::default()
+        };
+        assert_eq!(faults(calls(ids(1000, 65))), [""; 0]);
+        assert_eq!(faults(calls(ids(1000, 66))), ["filter"]);
+        assert_eq!(faults(calls(ids(1001, 1))), ["filter.call_uuids"]);
+        let spread = PushFilter {
+            task_ids: ids(1000, 40),
+            ..calls(ids(1000, 40))
+        };
+        assert_eq!(faults(spread), ["filter"]);
     }
 
     #[test]

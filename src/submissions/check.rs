@@ -9,6 +9,9 @@ use crate::proto::UploadRow;
 
 /// The longest `row_key`, in bytes.
 const MAX_KEY: usize = 256;
+/// The maximum sizes of a value, and of all values of a row.
+const MAX_VALUE: usize = 4 << 10;
+const MAX_ROW: usize = 64 << 10;
 /// More digits than any number has, with whatever is dialled before it.
 const MAX_DIGITS: usize = 24;
 
@@ -190,6 +193,9 @@ pub enum RowFault {
         /// How many columns there are.
         columns: usize,
     },
+    /// Its values are too long.
+    #[error("the row has more than {MAX_ROW} bytes, or a value of more than {MAX_VALUE} bytes")]
+    TooLarge,
     /// Its first value, the phone number, is empty.
     #[error("the first value, the phone number, is empty")]
     NumberMissing,
@@ -205,6 +211,7 @@ impl RowFault {
             Self::KeyMissing => "ROW_KEY_MISSING",
             Self::KeyTooLong => "ROW_KEY_TOO_LONG",
             Self::Mismatch { .. } => "ROW_MISMATCH",
+            Self::TooLarge => "ROW_TOO_LARGE",
             Self::NumberMissing => "PHONE_NUMBER_MISSING",
             Self::ImplausibleNumber(_) => "IMPLAUSIBLE_PHONE_NUMBER",
         }
@@ -233,6 +240,10 @@ pub fn check(row: &mut UploadRow, columns: usize, numbers: &Numbers) -> Result<C
             values: row.values.len(),
             columns,
         });
+    }
+    let sizes = || row.values.iter().map(String::len);
+    if sizes().any(|size| size > MAX_VALUE) || sizes().sum::<usize>() > MAX_ROW {
+        return Err(RowFault::TooLarge);
     }
     let first = row.values.first_mut().ok_or(RowFault::NumberMissing)?;
     let number = numbers.national(first)?;

@@ -1,5 +1,7 @@
 //! Lists of submissions, page by page.
 
+use prost::Message as _;
+
 use super::record::{self, Key};
 use super::{Submissions, SubmissionsError};
 use crate::proto::{Submission, SubmissionState};
@@ -27,6 +29,8 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// A page ends once it has this many bytes.
+const PAGE_BYTES: usize = 2 << 20;
 /// How many places are read at a time.
 const SLICE: usize = 256;
 /// A page looks at no more places than this.
@@ -48,10 +52,11 @@ impl Submissions {
             return Err(SubmissionsError::BadPageToken);
         }
         let mut submissions = Vec::new();
+        let mut bytes = 0;
         for _ in 0..MAX_LOOKED_AT / SLICE {
             let (places, is_last) = self.places(&lists, &after).await?;
             for place in places {
-                if submissions.len() == query.page_size {
+                if submissions.len() == query.page_size || bytes >= PAGE_BYTES {
                     let next = Some(after);
                     return Ok(Page { submissions, next });
                 }
@@ -60,7 +65,10 @@ impl Submissions {
                 let Some((_, key)) = key else { continue };
                 let found = self.ledger.load(&key).await?;
                 let found = found.and_then(|record| record.submission);
-                submissions.extend(found.filter(|found| is_wanted(found, &query)));
+                if let Some(found) = found.filter(|found| is_wanted(found, &query)) {
+                    bytes += found.encoded_len();
+                    submissions.push(found);
+                }
             }
             if is_last {
                 return Ok(Page {

@@ -222,6 +222,7 @@ impl Validate for UploadHeader {
             ),
             Some(first) => v.required("header.call_column[0]", first),
         }
+        v.columns("header.call_column", &self.call_column);
         v.id("header.upload_id", &self.upload_id);
         for (field, rule) in [
             ("header.duplicate_numbers", self.duplicate_numbers),

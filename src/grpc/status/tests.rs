@@ -198,7 +198,12 @@ fn every_case_of_the_gateway_has_its_status_and_reason() {
     };
     check(error, Grpc::PermissionDenied, "ACCOUNT_FORBIDDEN", false);
 
-    check(overloaded(), Grpc::ResourceExhausted, "OVERLOADED", true);
+    check(
+        overloaded("requests"),
+        Grpc::ResourceExhausted,
+        "OVERLOADED",
+        true,
+    );
     check(
         Violations::default(),
         Grpc::InvalidArgument,
@@ -441,11 +446,12 @@ fn violations_of_fifty_rows_fit_and_more_are_counted() {
         told
     };
     assert_eq!(told(50).len(), 50);
+    // No more than a hundred are gathered.
     let many = told(5000);
     let last = many.last().unwrap();
     assert_eq!(
         last.description,
-        format!("and {} more", 5000 - (many.len() - 1))
+        format!("and {} more", 100 - (many.len() - 1))
     );
 }
 

@@ -65,6 +65,7 @@ pub(in crate::grpc) fn std_duration(duration: prost_types::Duration) -> Duration
 /// Adds what is wrong with a subscription that is to be.
 pub(super) fn check(subscription: &Subscription, violations: &mut Violations) {
     check_name("subscription.name", &subscription.name, violations);
+    violations.filter("subscription.filter", subscription.filter.as_ref());
     let field = "subscription.ack_deadline";
     check_duration(
         field,

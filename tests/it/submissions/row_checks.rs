@@ -36,6 +36,7 @@ async fn each_row_that_cannot_be_right_is_refused_with_its_own_reason() {
     let rows = [
         row("", &["13000000009", "no key"]),
         row(&long, &["13000000008", "long key"]),
+        row("large", &["13000000005", &"v".repeat(4097)]),
         row("few", &["13000000007"]),
         row("many", &["13000000006", "n", "n"]),
         row("no values", &[]),
@@ -51,6 +52,7 @@ async fn each_row_that_cannot_be_right_is_refused_with_its_own_reason() {
     for (key, expected) in [
         ("", "ROW_KEY_MISSING"),
         (&long, "ROW_KEY_TOO_LONG"),
+        ("large", "ROW_TOO_LARGE"),
         ("few", "ROW_MISMATCH"),
         ("many", "ROW_MISMATCH"),
         ("no values", "ROW_MISMATCH"),
