@@ -1,6 +1,7 @@
 //! Builds the gateway's parts, serves on listeners that are already bound, and stops in order.
 
 mod descriptors;
+mod erase;
 mod listeners;
 mod metrics;
 mod parts;
@@ -18,6 +19,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+pub use self::erase::erase;
 pub use self::listeners::Listeners;
 use self::metrics::Metrics;
 use self::parts::{JobParts, Parts};
@@ -26,11 +28,13 @@ use self::work::{Job, retire};
 use crate::admin::{self, Ready};
 use crate::calls;
 use crate::config::Config;
+use crate::erase::EraseError;
 use crate::grpc::server::ServeError;
 use crate::hash_key::HashKeyError;
 use crate::http_server;
 use crate::platform::{Platform, WireError};
 use crate::provider::EndpointError;
+use crate::secret;
 use crate::store::embedded::OpenError;
 use crate::store::subscriptions::SubscriptionError;
 use crate::submissions::{Submissions, SubmissionsError};
@@ -65,6 +69,9 @@ pub enum AppError {
     /// The voice server cannot be used.
     #[error(transparent)]
     Voice(#[from] ServerError),
+    /// A person's data cannot be erased.
+    #[error(transparent)]
+    Erase(#[from] EraseError),
     /// Recordings cannot be kept where they are to be.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -98,6 +105,9 @@ pub async fn run(
     settings::warn_of(&config);
     descriptors::fit(&mut config);
 
+    if let Err(error) = secret::keep_fresh(settings::secrets(&config)) {
+        tracing::error!(%error, "secrets are not read again when their files change");
+    }
     let store = Store::open(&config, &mut registry).await?;
     let drain = CancellationToken::new();
     let parts = Parts::build(&config, &store, metrics, drain.clone()).await?;

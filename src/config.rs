@@ -188,7 +188,8 @@ impl Config {
 mod tests {
     use super::*;
 
-    const ACCOUNT: &str = "[[accounts]]\napp_key = 'k'\napp_secret = 's'\npush_secret = 'p'\n";
+    const ACCOUNT: &str =
+        "[[accounts]]\napp_key = 'k'\napp_secret = 's'\npush_secret = 'p-0123456789abcdef'\n";
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
         parse_with(text, &[])
@@ -373,6 +374,59 @@ mod tests {
     }
 
     #[test]
+    fn push_secrets_are_a_text_or_a_list_and_each_is_held_to_the_rule() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, value: &str| {
+            std::fs::write(folder.path().join(name), value).unwrap();
+            folder.path().join(name).display().to_string()
+        };
+        let (new, old) = ("new-0123456789abc", "old-0123456789abc");
+        let (new_file, old_file) = (file("new", new), file("old", old));
+        let short_file = file("short", "short");
+        let with = |setting: &str| {
+            let account = "[[accounts]]\napp_key = 'k'\napp_secret = 's'\n";
+            parse(&format!("{account}{setting}\n"))
+        };
+        for setting in [
+            format!("push_secret = ['{new}', '{old}']"),
+            format!("push_secret_file = ['{new_file}', '{old_file}']"),
+        ] {
+            let secret = &with(&setting).unwrap().accounts[0].push_secret;
+            assert!(secret.is(new).unwrap() && secret.is(old).unwrap());
+        }
+        for setting in [
+            format!("push_secret = '{new}'"),
+            format!("push_secret_file = '{new_file}'"),
+        ] {
+            let secret = &with(&setting).unwrap().accounts[0].push_secret;
+            assert!(secret.is(new).unwrap() && !secret.is(old).unwrap());
+        }
+        for (setting, fault) in [
+            (String::new(), "push_secret: missing"),
+            ("push_secret = []".to_owned(), "push_secret: empty"),
+            ("push_secret = ''".to_owned(), "push_secret: empty"),
+            ("push_secret = 7".to_owned(), "push_secret: expected a text"),
+            (
+                format!("push_secret = ['{new}', 'short']"),
+                "push_secret: shorter",
+            ),
+            (
+                format!("push_secret_file = ['{new_file}', '{short_file}']"),
+                "push_secret_file: the secret file",
+            ),
+            (
+                "push_secret_file = '/none'".to_owned(),
+                "push_secret_file: the secret file",
+            ),
+        ] {
+            let faults = with(&setting).unwrap_err();
+            let expected = format!("accounts[0].{fault}");
+            let is_reported = faults.iter().any(|it| it.starts_with(&expected));
+            assert!(is_reported, "{setting}: {faults:?}");
+        }
+    }
+
+    #[test]
     fn no_fault_shows_a_secret() {
         let text =
             format!("{ACCOUNT}app_key_file = '/none'\n[[accounts]]\npush_secret = 'a b&c'\n");
@@ -404,7 +458,10 @@ mod tests {
                 ("YETA_GATEWAY__GRPC__LISTEN", "127.0.0.1:2"),
                 ("YETA_GATEWAY__ACCOUNTS__0__APP_KEY", "k"),
                 ("YETA_GATEWAY__ACCOUNTS__0__APP_SECRET", "s"),
-                ("YETA_GATEWAY__ACCOUNTS__0__PUSH_SECRET", "p"),
+                (
+                    "YETA_GATEWAY__ACCOUNTS__0__PUSH_SECRET",
+                    "new-0123456789abc,old-0123456789abc",
+                ),
                 (
                     "YETA_GATEWAY__ACCOUNTS__0__ALLOW_PUSH_FROM",
                     "10.0.0.0/8, 127.0.0.1",

@@ -18,6 +18,7 @@ pub mod calls;
 pub mod config;
 mod database;
 pub mod edge;
+pub mod erase;
 pub mod grpc;
 pub mod hash_key;
 pub mod http_server;

@@ -12,6 +12,7 @@
 //! each round gives a ratio; their median is what counts, their spread tells how far to trust it.
 //! Everything runs in this process, over real sockets, each part on threads of its own.
 
+mod auth;
 mod calls;
 mod callstore;
 mod delivery;
@@ -45,8 +46,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Bench = fn(&Plan) -> anyhow::Result<()>;
 
-const BENCHES: [(&str, Bench); 12] = [
+const BENCHES: [(&str, Bench); 13] = [
     ("unary", unary::run),
+    ("auth", auth::run),
     ("ingest", ingest::run),
     ("delivery", delivery::run),
     ("handout", handout::run),

@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
+    /// The bearer token that requests carry.
+    token: Option<&'static str>,
 }
 
 impl Connection {
@@ -30,7 +32,13 @@ impl Connection {
         Ok(Self {
             sender,
             authority: to.to_string(),
+            token: None,
         })
+    }
+
+    /// The same connection, whose requests carry a bearer token.
+    pub fn with_token(self, token: Option<&'static str>) -> Self {
+        Self { token, ..self }
     }
 
     /// Sends a message and gives the one that answers it.
@@ -62,8 +70,12 @@ impl Connection {
         frame.put_slice(&message);
         let request = Request::post(format!("http://{}{method}", self.authority))
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(Full::new(frame.freeze()))?;
+            .header("te", "trailers");
+        let request = match self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        };
+        let request = request.body(Full::new(frame.freeze()))?;
         self.sender.ready().await?;
         Ok(self.sender.send_request(request).await?)
     }

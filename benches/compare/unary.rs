@@ -27,7 +27,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
     let bridge = Bridge::start(platform.address)?;
 
     let client = client_runtime()?;
-    let run = |to| client.block_on(call(to, plan.round));
+    let run = |to| client.block_on(call(to, None, plan.round));
     compare(
         "unary: CallOut, 64 at once on 2 connections",
         plan,
@@ -45,12 +45,17 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
     gateway.stop()
 }
 
-async fn call(to: SocketAddr, time: Duration) -> anyhow::Result<Sample> {
+/// Calls for some time, with a bearer token or without.
+pub async fn call(
+    to: SocketAddr,
+    token: Option<&'static str>,
+    time: Duration,
+) -> anyhow::Result<Sample> {
     let mut callers = JoinSet::new();
     let message: Bytes = request().encode_to_vec().into();
     let started = Instant::now();
     for _ in 0..CONNECTIONS {
-        let connection = Connection::open(to).await?;
+        let connection = Connection::open(to).await?.with_token(token);
         for _ in 0..CALLS_PER_CONNECTION {
             callers.spawn(call_until(
                 connection.clone(),

@@ -18,6 +18,7 @@ use crate::memory::{self, Needs};
 use crate::platform::{DownloadConfig, PlatformConfig};
 use crate::reconciliation;
 use crate::relay::watch;
+use crate::secret::Secret;
 use crate::store::embedded::{EmbeddedLog, Options};
 use crate::submissions::{self, UploadOptions};
 use crate::tls::{ServerTls, TlsError};
@@ -110,6 +111,16 @@ pub(super) fn edge_config(config: &Config) -> EdgeConfig {
         trusted_proxies: config.push.trusted_proxies.clone(),
         voice_base_url: config.platform.voice_base_url.to_string(),
     }
+}
+
+/// The secrets that are used while the gateway runs.
+pub(super) fn secrets(config: &Config) -> impl Iterator<Item = &Secret> {
+    let of_accounts = config
+        .accounts
+        .iter()
+        .flat_map(|it| [&it.app_key, &it.app_secret, &it.push_secret]);
+    let of_bucket = config.voice.s3.keys.iter().flat_map(|(id, key)| [id, key]);
+    of_accounts.chain(of_bucket)
 }
 
 pub(super) fn push_limits(config: &Config) -> http_server::Limits {

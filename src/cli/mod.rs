@@ -5,6 +5,7 @@ mod call;
 mod check;
 mod config;
 mod demo;
+mod erase;
 mod print;
 mod remote;
 mod sandbox;
@@ -45,6 +46,7 @@ enum Command {
     Config(config::ConfigArgs),
     Backfill(backfill::BackfillArgs),
     Voice(voice::VoiceArgs),
+    Erase(erase::EraseArgs),
 }
 
 /// At the end, so long is waited for what blocks a thread. What is worth waiting for has ended by
@@ -61,6 +63,7 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Check(args) => return check::run(&args),
         Command::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Erase(args) => erase::run(&args),
         Command::Sandbox(args) => run(sandbox::run(args)),
         Command::Demo(args) => run(demo::run(args)),
         Command::Tail(args) => run(tail::run(args)),

@@ -4,12 +4,11 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use http::Uri;
-use secrecy::ExposeSecret;
 use sha2::{Digest as _, Sha256};
 
 use super::reader::{Section, Setting};
 use crate::account::Account;
-use crate::secret::Secret;
+use crate::secret::{Rule, Secret};
 
 /// `[[clients]]`: a service that may call.
 #[derive(Clone, Debug, PartialEq)]
@@ -386,24 +385,47 @@ pub(super) fn read_account(section: &mut Section<'_>) -> Account {
             format!("{name:?} is not made of letters, digits, '-', '_', '.'"),
         );
     }
-    let account = Account {
+    Account {
         name,
         app_key: read_secret(section, "app_key"),
         app_secret: read_secret(section, "app_secret"),
-        push_secret: read_secret(section, "push_secret"),
+        push_secret: read_push_secret(section),
         allow_push_from: section.get("allow_push_from", Vec::new()),
         enabled: section.get("enabled", true),
-    };
-    let is_safe = |secret: &str| secret.chars().all(|c| is_segment(c) || c == '~');
-    if let Ok(secret) = account.push_secret.read()
-        && !is_safe(secret.expose_secret())
-    {
-        section.fault(
-            "push_secret",
-            "not made of letters, digits, '-', '_', '.', '~'",
-        );
     }
-    account
+}
+
+/// Reads the push secrets: one or several, all inline or all in files.
+fn read_push_secret(section: &mut Section<'_>) -> Secret {
+    const NAME: &str = "push_secret";
+    const FILE: &str = "push_secret_file";
+    let inline = section.optional_secrets(NAME);
+    let files = section.optional::<Vec<PathBuf>>(FILE);
+    match (inline, files) {
+        (Some(_), Some(_)) => section.fault(NAME, format!("given twice: also as {FILE}")),
+        (Some(values), None) if !values.is_empty() => {
+            for value in &values {
+                if let Err(problem) = Rule::PushSecret.check(value) {
+                    section.fault(NAME, problem);
+                }
+            }
+            return Secret::any_of(values.into_iter().map(Secret::inline));
+        }
+        (None, Some(paths)) if !paths.is_empty() => {
+            let files = paths.into_iter().map(|path| {
+                let secret = Secret::file(path, Rule::PushSecret);
+                if let Err(error) = secret.read() {
+                    section.fault(FILE, error.to_string());
+                }
+                secret
+            });
+            return Secret::any_of(files.collect::<Vec<_>>());
+        }
+        (Some(_), None) => section.fault(NAME, "empty"),
+        (None, Some(_)) => section.fault(FILE, "empty"),
+        (None, None) => section.fault(NAME, format!("missing: give it, or {FILE}")),
+    }
+    Secret::inline("")
 }
 
 /// Reads a secret that stands inline or, as `NAME_file`, in a file.
@@ -431,7 +453,7 @@ pub(super) fn optional_secret(section: &mut Section<'_>, name: &str) -> Option<S
             Secret::inline(secret)
         }
         (None, Some(path)) => {
-            let secret = Secret::file(path);
+            let secret = Secret::file(path, Rule::Any);
             if let Err(error) = secret.read() {
                 section.fault(&file_name, error.to_string());
             }

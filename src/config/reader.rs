@@ -130,6 +130,16 @@ impl<'a> Section<'a> {
         read
     }
 
+    /// Reads a setting like [`optional_secret`](Self::optional_secret) that may be a list.
+    pub fn optional_secrets(&mut self, name: &str) -> Option<Vec<String>> {
+        let value = self.table.remove(name)?;
+        let read = Vec::<String>::read(&value);
+        if read.is_none() {
+            self.fault(name, "expected a text or a list of texts");
+        }
+        read
+    }
+
     /// Reads a table of settings with `read`.
     pub fn section<T>(&mut self, name: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
         let path = self.key(name);

@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use secrecy::ExposeSecret;
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
 use crate::account::Account;
 
@@ -26,16 +25,15 @@ pub fn account<'a>(
 }
 
 fn is_account(account: &Account, name: &str, secret: &str) -> bool {
-    let expected = match account.push_secret.read() {
-        Ok(expected) => expected,
+    let is_secret = match account.push_secret.is(secret) {
+        Ok(is_secret) => is_secret,
         Err(error) => {
             tracing::error!(account = account.name, %error, "no push can be accepted");
             return false;
         }
     };
-    let same_secret = expected.expose_secret().as_bytes().ct_eq(secret.as_bytes());
-    let same_name = account.name.as_bytes().ct_eq(name.as_bytes());
-    bool::from(same_secret & same_name)
+    let is_name = account.name.as_bytes().ct_eq(name.as_bytes());
+    bool::from(Choice::from(u8::from(is_secret)) & is_name)
 }
 
 fn may_push(account: &Account, client: Option<IpAddr>) -> bool {
@@ -50,19 +48,19 @@ mod tests {
     use crate::secret::Secret;
 
     fn accounts() -> Vec<Arc<Account>> {
-        let account = |name: &str, secret: &str, networks: &[&str]| {
+        let account = |name: &str, [secret, next]: [&str; 2], networks: &[&str]| {
             Arc::new(Account {
                 name: name.into(),
                 app_key: Secret::inline("key"),
                 app_secret: Secret::inline("secret"),
-                push_secret: Secret::inline(secret),
+                push_secret: Secret::any_of([Secret::inline(secret), Secret::inline(next)]),
                 allow_push_from: networks.iter().map(|n| n.parse().unwrap()).collect(),
                 enabled: true,
             })
         };
         vec![
-            account("a", "sesame", &[]),
-            account("b", "poppy", &["10.0.0.0/8"]),
+            account("a", ["sesame", "simsim"], &[]),
+            account("b", ["poppy", "mohn"], &["10.0.0.0/8"]),
         ]
     }
 
@@ -71,6 +69,8 @@ mod tests {
         let accounts = accounts();
         let find = |name, secret| account(&accounts, name, secret, None).map(|a| a.name.as_str());
         assert_eq!(find("a", "sesame"), Some("a"));
+        assert_eq!(find("a", "simsim"), Some("a"));
+        assert_eq!(find("a", "mohn"), None);
         assert_eq!(find("a", "poppy"), None);
         assert_eq!(find("b", "sesame"), None);
         assert_eq!(find("c", "sesame"), None);

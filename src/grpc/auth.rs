@@ -9,7 +9,6 @@ use http::request::Parts;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpConnectInfo;
 
 use super::connection::Connection;
 use super::jwt::Jwts;
@@ -91,10 +90,7 @@ impl Method {
 
 /// The address that a request comes from.
 pub(super) fn peer(extensions: &http::Extensions) -> Option<SocketAddr> {
-    match extensions.get::<Arc<Connection>>() {
-        Some(connection) => Some(connection.peer),
-        None => extensions.get::<TcpConnectInfo>()?.remote_addr(),
-    }
+    Some(extensions.get::<Arc<Connection>>()?.peer)
 }
 
 /// The clients and accounts of the gateway. The clients can be replaced while it runs.
@@ -260,15 +256,15 @@ impl Clients {
         }
     }
 
-    /// The number of configured clients.
-    pub fn count(&self) -> usize {
-        self.known().clients.len()
-    }
-
     /// The same, which verify tokens of service accounts, too.
     #[must_use]
     pub fn with_jwts(self, jwts: Option<Jwts>) -> Self {
         Self { jwts, ..self }
+    }
+
+    /// The number of configured clients.
+    pub fn count(&self) -> usize {
+        self.known().clients.len()
     }
 
     /// Takes the right `admin` from everybody where other machines can connect.

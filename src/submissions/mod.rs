@@ -10,6 +10,7 @@
 mod age;
 pub mod awaited;
 pub mod check;
+pub(crate) mod erase;
 mod evidence;
 mod expiry;
 mod ledger;

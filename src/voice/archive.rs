@@ -165,6 +165,17 @@ impl Archive {
         path.prefix_matches(&self.prefix).then_some(path)
     }
 
+    /// Deletes the object of an address; `None`: it is in another archive.
+    pub async fn delete(&self, url: &str) -> Result<Option<()>, String> {
+        let Some(path) = self.path_of(url) else {
+            return Ok(None);
+        };
+        match self.store.delete(&path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(Some(())),
+            Err(error) => Err(told(&error)),
+        }
+    }
+
     pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
     }

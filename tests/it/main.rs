@@ -18,6 +18,7 @@ mod dialog_context;
 mod disk;
 mod durable;
 mod embedded;
+mod erase;
 mod fake;
 mod fault_matrix;
 mod hostile;

@@ -27,10 +27,16 @@ pub struct Process {
 
 impl Process {
     pub fn start(platform: SocketAddr) -> anyhow::Result<Self> {
+        Self::start_with(platform, "")
+    }
+
+    /// The same, with more in its configuration.
+    pub fn start_with(platform: SocketAddr, more: &str) -> anyhow::Result<Self> {
         let folder = store_folder()?;
         let (config, output) = (folder.path().join("toml"), folder.path().join("log"));
         let store = folder.path().join("store");
-        let text = format!("log.format = 'json'\n{}", configuration(&store, platform));
+        let configuration = configuration(&store, platform);
+        let text = format!("log.format = 'json'\n{configuration}{more}");
         fs::write(&config, text)?;
         let mut child = Command::new(BINARY)
             .arg("serve")

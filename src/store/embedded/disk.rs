@@ -29,11 +29,11 @@ use crate::store::{Entry, Header, NewEntry, Survives, place};
 
 /// The fjall database of a log.
 pub(super) struct Disk {
-    db: Database,
-    log: Keyspace,
-    ids: Keyspace,
-    meta: Keyspace,
-    kept: Keyspace,
+    pub db: Database,
+    pub log: Keyspace,
+    pub ids: Keyspace,
+    pub meta: Keyspace,
+    pub kept: Keyspace,
 }
 
 /// Where the log begins and ends; written with every commit.
@@ -73,6 +73,11 @@ impl Placed {
             value,
             entry: Arc::new(entry),
         }
+    }
+
+    /// The entry as it is written.
+    pub fn value(self) -> Slice {
+        self.value
     }
 
     /// How many bytes the entry has in the log.
@@ -343,6 +348,11 @@ impl Disk {
             .and_then(|value| decode(store, number, value)))
     }
 
+    /// The entry under a key; `None`: it cannot be read.
+    pub fn read(store: StoreId, key: &[u8], value: Slice) -> Option<Entry> {
+        decode(store, number(key)?, value)
+    }
+
     /// How many bytes the database takes on disk.
     pub fn size(&self) -> u64 {
         self.db.disk_space().unwrap_or_default()
@@ -455,7 +465,7 @@ fn number(key: &[u8]) -> Option<u64> {
 }
 
 impl State {
-    fn encode(&self) -> [u8; 32] {
+    pub fn encode(&self) -> [u8; 32] {
         let mut bytes = [0; 32];
         let words = [
             self.earliest.0,

@@ -7,6 +7,7 @@ mod disk;
 pub mod metrics;
 mod reading;
 mod repair;
+pub mod rewrite;
 mod round;
 pub mod subscriptions;
 mod tail;
@@ -170,7 +171,7 @@ impl EmbeddedLog {
     }
 
     fn open_blocking(options: Options) -> Result<Self, OpenError> {
-        let (disk, id, mut state) = Disk::open(&options.path.join("log"))?;
+        let (disk, id, mut state) = Disk::open(&options.path.join(LOG))?;
         let io = |error| OpenError::Io {
             path: options.path.clone(),
             error,
@@ -378,6 +379,8 @@ impl Notes for EmbeddedLog {
     }
 }
 
+/// The folder of the log's database.
+const LOG: &str = "log";
 const NOTE: &[u8] = b"note/";
 
 /// The key of a note among everything that is kept beside the log.

@@ -179,7 +179,7 @@ async fn what_was_not_sent_is_not_kept_and_goes_out_with_a_repeat() {
 #[tokio::test]
 async fn an_id_is_its_accounts_own() {
     let second = "[[accounts]]\nname = 'second'\napp_key = 'key'\napp_secret = 'secret'\n\
-                  push_secret = 'second-secret'\n";
+                  push_secret = 'second-push-secret'\n";
     let stage = Stage::set(silent(), second).await;
     let mut client = stage.outbound();
     let mut all = Vec::new();
