@@ -171,7 +171,16 @@ impl Config {
                 root.fault(&format!("dialog_context.overrides[{i}].account"), problem);
             }
         }
-        clients::check(&self.clients, &names, &self.kubernetes, root);
+        let tls = self.grpc.tls.as_ref();
+        let verifies_certificates = tls.is_some_and(|tls| tls.client_ca_file.is_some());
+        let kubernetes = &self.kubernetes;
+        clients::check(
+            &self.clients,
+            &names,
+            kubernetes,
+            verifies_certificates,
+            root,
+        );
     }
 }
 
@@ -608,7 +617,11 @@ mod tests {
             ),
             (
                 client("a", "tls_san = 'x'") + &client("b", "tls_san = ['y', 'x']"),
-                vec!["clients[1].tls_san: another client has it, too"],
+                vec![
+                    "clients[0].tls_san: needs grpc.tls.client_ca_file",
+                    "clients[1].tls_san: another client has it, too",
+                    "clients[1].tls_san: needs grpc.tls.client_ca_file",
+                ],
             ),
             (
                 client("a", account) + &client("b", account) + auth,
@@ -667,12 +680,17 @@ mod tests {
         let text = format!(
             "{ACCOUNT}enabled = false\n{text}[auth.kubernetes]\njwks_url = 'https://api/keys'\n"
         );
-        let config = parse(&text).unwrap();
+        let faults = parse(&text).unwrap_err();
+        assert_eq!(
+            faults,
+            ["clients[0].tls_san: needs grpc.tls.client_ca_file"]
+        );
+        let config = parse(&text.replace("tls_san = 'crm.svc'\n", "")).unwrap();
         assert!(!config.accounts[0].enabled);
         let expected = Client {
             name: "crm".into(),
             token_sha256: vec![[0x11; 32], [0x22; 32]],
-            tls_san: vec!["crm.svc".into()],
+            tls_san: Vec::new(),
             kubernetes: Some(ServiceAccount {
                 namespace: "crm".into(),
                 service_account: "a".into(),

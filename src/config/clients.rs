@@ -316,6 +316,7 @@ pub(super) fn check(
     clients: &[Client],
     accounts: &HashSet<&String>,
     kubernetes: &Kubernetes,
+    verifies_certificates: bool,
     root: &mut Section<'_>,
 ) {
     let (mut names, mut credentials) = (HashSet::new(), HashSet::new());
@@ -334,6 +335,10 @@ pub(super) fn check(
             if !credentials.insert(credential) {
                 root.fault(&format!("clients[{i}].{key}"), "another client has it, too");
             }
+        }
+        if !client.tls_san.is_empty() && !verifies_certificates {
+            let problem = "needs grpc.tls.client_ca_file";
+            root.fault(&format!("clients[{i}].tls_san"), problem);
         }
         if client.kubernetes.is_some() && kubernetes.keys.is_none() {
             let problem = "needs auth.kubernetes.jwks_file or auth.kubernetes.jwks_url";

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{Request, Response};
@@ -120,28 +121,33 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        // The service that is ready is the present one.
-        let next = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, next);
+        let Some(rpc) = rpc::find(head.uri.path()) else {
+            return Box::pin(async { Ok(Status::unimplemented("").into_http()) });
+        };
+        head.extensions.insert(rpc);
         let layer = self.layer.clone();
-        Box::pin(async move {
-            let Some(rpc) = rpc::find(head.uri.path()) else {
-                return Ok(Status::unimplemented("").into_http());
-            };
-            head.extensions.insert(rpc);
-            match admit(&layer.clients, rpc, &head).await {
-                Ok(admitted) => {
-                    if let Some(admitted) = admitted {
-                        if let Some(connection) = head.extensions.get::<Arc<Connection>>() {
-                            connection.admit();
-                        }
-                        head.extensions.insert(admitted);
+        let admitting = async move {
+            let admitted = admit(&layer.clients, rpc, &head).await;
+            layer.decide(rpc, head, admitted)
+        };
+        let mut admitting = Box::pin(admitting);
+        // Only an unknown key of a service account's token takes time. All others are decided at
+        // once, so that requests take their permits in the order in which they came.
+        match admitting.as_mut().now_or_never() {
+            Some(Ok(head)) => Box::pin(self.inner.call(Request::from_parts(head, body))),
+            Some(Err(status)) => Box::pin(async { Ok(status.into_http()) }),
+            None => {
+                // The service that is ready is the present one.
+                let next = self.inner.clone();
+                let mut inner = std::mem::replace(&mut self.inner, next);
+                Box::pin(async move {
+                    match admitting.await {
+                        Ok(head) => inner.call(Request::from_parts(head, body)).await,
+                        Err(status) => Ok(status.into_http()),
                     }
-                    inner.call(Request::from_parts(head, body)).await
-                }
-                Err(refused) => Ok(layer.refuse(rpc, &head, refused).into_http()),
+                })
             }
-        })
+        }
     }
 }
 
@@ -153,6 +159,23 @@ struct Refused {
 }
 
 impl AdmissionLayer {
+    /// The head with what was found out of it, or the status of a refused request.
+    fn decide(
+        &self,
+        rpc: &'static Rpc,
+        mut head: Parts,
+        admitted: Result<Option<Admitted>, Refused>,
+    ) -> Result<Parts, Status> {
+        let admitted = admitted.map_err(|refused| self.refuse(rpc, &head, refused))?;
+        if let Some(admitted) = admitted {
+            if let Some(connection) = head.extensions.get::<Arc<Connection>>() {
+                connection.admit();
+            }
+            head.extensions.insert(admitted);
+        }
+        Ok(head)
+    }
+
     /// The status of a refused request, which is written to the audit log.
     fn refuse(&self, rpc: &'static Rpc, head: &Parts, refused: Refused) -> Status {
         let peer = peer(&head.extensions);

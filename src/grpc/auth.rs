@@ -89,7 +89,7 @@ impl Method {
 }
 
 /// The address that a request comes from.
-pub fn peer(extensions: &http::Extensions) -> Option<SocketAddr> {
+pub(super) fn peer(extensions: &http::Extensions) -> Option<SocketAddr> {
     Some(extensions.get::<Arc<Connection>>()?.peer)
 }
 
@@ -428,10 +428,8 @@ impl Known {
     fn by_certificate(&self, head: &Parts) -> Option<Arc<Client>> {
         let connection = head.extensions.get::<Arc<Connection>>()?;
         let names = connection.names.as_ref()?;
-        let names = names.dns.iter().chain(&names.uris);
-        names
-            .into_iter()
-            .find_map(|name| self.names.get(name).cloned())
+        let mut names = names.uris.iter().chain(&names.dns);
+        names.find_map(|name| self.names.get(name).cloned())
     }
 }
 
@@ -487,7 +485,7 @@ impl Caller {
         };
         Self {
             client: Client::new(&config, None),
-            method: Method::None,
+            method: Method::Token,
         }
     }
 }

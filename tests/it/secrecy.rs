@@ -18,6 +18,7 @@ use yeta_gateway::proto::{
 use yeta_gateway::sandbox::SandboxConfig;
 
 use crate::dialog_context::provider::{Mode, Provider};
+use crate::identity::{Issuer, by};
 use crate::sandbox::harness::Sandbox;
 use crate::support::{Http, PUSH_SECRET, Process, earliest, eventually, next_event, pushes_client};
 
@@ -39,6 +40,10 @@ async fn no_secret_number_or_body_is_written_whatever_is_logged_and_goes_wrong()
     let tap = Tap::start(&sandbox.base).await;
     let provider = Provider::start(Mode::Fail(tonic::Code::Internal)).await;
     let folder = tempfile::tempdir().unwrap();
+    let issuer = Issuer::new();
+    let keys = folder.path().join("jwks.json");
+    std::fs::write(&keys, issuer.jwks()).unwrap();
+    let jwts = [600, -600].map(|seconds| issuer.token("dialer", "yeta-gateway", seconds));
     let hash = hex(&Sha256::digest(CLIENT_TOKEN));
     Process::configure_with_platform(folder.path(), &tap.base, "platform.request_timeout = '2s'");
     let file = folder.path().join("gateway.toml");
@@ -56,14 +61,23 @@ async fn no_secret_number_or_body_is_written_whatever_is_logged_and_goes_wrong()
     let more = format!(
         "[dialog_context]\nendpoint = '{}'\n[[accounts]]\nname = 'wrong'\napp_key = '{APP_KEY}'\napp_secret = '{WRONG_SECRET}'\n\
          push_secret = '{PUSH_SECRET}'\n[[clients]]\nname = 'crm'\ntoken_sha256 = '{hash}'\n\
-         allow = ['outbound', 'config', 'subscribe']\naccounts = ['*']\n",
-        provider.url
+         allow = ['outbound', 'config', 'subscribe']\naccounts = ['*']\n\
+         kubernetes = {{ namespace = 'crm', service_account = 'dialer' }}\n\
+         [auth.kubernetes]\nissuer = 'https://cluster'\njwks_file = '{}'\n",
+        provider.url,
+        keys.display()
     );
     std::fs::write(&file, text + &more).unwrap();
     let gateway = Process::spawn(Process::command(folder.path())).await;
 
     let mut shown = call_and_fail(&gateway, &sandbox, &tap).await;
     shown += &push_and_read(&gateway).await;
+    let mut pushes = pushes_client(&gateway.addresses.grpc);
+    let [good, expired] = jwts.each_ref();
+    let list = |jwt: &str| by(jwt, ListPushesRequest::default());
+    pushes.list_pushes(list(good)).await.unwrap();
+    let refused = pushes.list_pushes(list(expired)).await.unwrap_err();
+    shown.extend([refused.to_string(), format!("{refused:?}")]);
     let http = Http::new();
     for path in ["/metrics", "/readyz", "/nothing"] {
         shown += &http
@@ -89,6 +103,11 @@ async fn no_secret_number_or_body_is_written_whatever_is_logged_and_goes_wrong()
         CALLED,
         CALLEE,
         IN_A_BODY,
+        good,
+        expired,
+        // The signatures alone.
+        &good[good.len() - 40..],
+        &expired[expired.len() - 40..],
     ];
     let tokens = tokens.iter().map(String::as_str);
     let mut leaks = String::new();

@@ -12,9 +12,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
+use yeta_gateway::config::Permission;
+use yeta_gateway::proto::ListPushesRequest;
 use yeta_gateway::tls::{PeerNames, ServerTls, TlsSettings};
 
 use crate::hostile::raw::{Raw, address};
+use crate::identity::client;
 use crate::support::{TestApp, eventually, within};
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
@@ -188,6 +191,43 @@ async fn the_names_of_a_clients_certificate_are_known_and_none_is_needed_where_i
         connected.unwrap();
         assert_eq!(accepted.unwrap().1, expected);
     }
+}
+
+#[tokio::test]
+async fn a_client_is_known_by_a_name_of_its_certificate_or_by_its_token() {
+    const LIST: &str = "/yeta.v1.PushService/ListPushes";
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let server = authority.sign(&["gateway.test"]);
+    let tls = TlsSettings {
+        requires_client: false,
+        ..write(folder.path(), &server, Some(&authority))
+    };
+    let app = TestApp::with(|config| {
+        config.grpc.tls = Some(tls);
+        let mut crm = client("crm", &[Permission::Consume], &["*"]);
+        crm.tls_san = vec!["crm.svc".into(), "spiffe://cluster/ns/crm".into()];
+        config.clients = vec![crm];
+    })
+    .await;
+    let by_dns = authority.sign(&["other.svc", "crm.svc"]);
+    let by_uri = authority.sign(&["spiffe://cluster/ns/crm"]);
+    let stranger = authority.sign(&["crm.svc.evil", "spiffe://cluster/ns/crm/more"]);
+    for (certificate, token, expected) in [
+        (Some(&by_dns), None, Code::Ok),
+        (Some(&by_uri), None, Code::Ok),
+        (Some(&stranger), None, Code::Unauthenticated),
+        (None, None, Code::Unauthenticated),
+        (None, Some("crm"), Code::Ok),
+        (Some(&stranger), Some("crm"), Code::Ok),
+        (Some(&by_dns), Some("wrong"), Code::Unauthenticated),
+    ] {
+        let stream = connect(&app.grpc, &authority, certificate).await.unwrap();
+        let raw = Raw::over(stream, 1 << 20).await;
+        let sent = raw.call(LIST, token, &ListPushesRequest::default()).await;
+        let names = certificate.is_some();
+        assert_eq!(sent.status().await.code(), expected, "{names} {token:?}");
+    }
+    app.stop().await.unwrap();
 }
 
 #[tokio::test]
