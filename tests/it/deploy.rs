@@ -69,8 +69,8 @@ fn the_bounds_of_the_base_fit_into_the_memory_of_its_pod() {
         command.env("YETA_GATEWAY__MEMORY_BUDGET", budget);
         command.output().unwrap()
     };
-    // Three quarters of 1536 MiB, the limit of the pod.
-    let fitting = check("1207959552");
+    // Three quarters of 2 GiB, the limit of the pod.
+    let fitting = check("1610612736");
     assert!(fitting.status.success(), "{fitting:?}");
     assert_eq!(check("8388608").status.code(), Some(2));
 }
