@@ -41,13 +41,15 @@ fn clients() -> anyhow::Result<String> {
     let mut text = String::new();
     let others = (0..OTHERS).map(|other| format!("token {other}"));
     for (number, token) in others.chain([TOKEN.to_owned()]).enumerate() {
-        let hash = Sha256::digest(token);
-        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        writeln!(
+        write!(
             text,
-            "[[clients]]\nname = 'client-{number}'\ntoken_sha256 = '{hash}'\n\
-             allow = ['outbound']\naccounts = ['*']"
+            "[[clients]]\nname = 'client-{number}'\nallow = ['outbound']\naccounts = ['*']\n\
+             token_sha256 = '"
         )?;
+        for byte in Sha256::digest(token) {
+            write!(text, "{byte:02x}")?;
+        }
+        text.push_str("'\n");
     }
     Ok(text)
 }
