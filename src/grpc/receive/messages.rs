@@ -9,7 +9,7 @@ pub(super) const HEADER: usize = 5;
 /// A message of at most this size may be compressed to any size.
 const FREE_SIZE: usize = 64 << 10;
 /// The maximum ratio of a larger message.
-const MAX_RATIO: usize = 100;
+const MAX_RATIO: usize = 1000;
 /// The maximum window of a zstd frame, as a power of two: 8 MiB.
 const ZSTD_WINDOW: u32 = 23;
 
