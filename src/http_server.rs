@@ -64,7 +64,7 @@ impl Limits {
 /// A client that has been answered may take this long until its next request: longer than the pools
 /// of common clients and proxies keep a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// What clients are told of it. A client that goes by it never meets a closed connection.
+/// The idle time that clients are given. It is shorter, so that they never use a closed connection.
 const KEEP_ALIVE: HeaderValue = HeaderValue::from_static("timeout=70");
 /// The maximum size of a request's head.
 const MAX_HEAD_BYTES: usize = 16 << 10;

@@ -12,6 +12,7 @@ use http_body::Frame;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use super::status;
 use crate::mask::{self, MaskError, Masker};
 
 /// The length of what stands before each message: a flag and the message's length.
@@ -114,17 +115,13 @@ impl MaskedBody {
         Ok(Some(self.received.split_to(length).freeze()))
     }
 
-    /// Ends the body with an error in the place of what cannot be masked.
+    /// Ends the body with an error instead of the message that cannot be masked.
     fn fail(&mut self, error: &BodyError) -> Frame<Bytes> {
         tracing::error!(%error, "an answer is withheld: it cannot be masked");
         self.is_ended = true;
         self.received.clear();
-        let mut trailers = HeaderMap::new();
         let status = Status::internal("the answer cannot be masked; the gateway's log has more");
-        if status.add_header(&mut trailers).is_err() {
-            trailers.insert("grpc-status", http::HeaderValue::from_static("13"));
-        }
-        Frame::trailers(trailers)
+        Frame::trailers(status::trailers(&status))
     }
 }
 

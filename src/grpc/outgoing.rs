@@ -163,7 +163,7 @@ impl State {
             (resume_at.cursor)(if is_whole { given } else { self.taken })
         });
         let status = status::slow_consumer(patience, cursor.as_deref());
-        self.end = trailers(&status);
+        self.end = Some(status::trailers(&status));
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
@@ -193,13 +193,6 @@ impl State {
             other => other,
         })
     }
-}
-
-fn trailers(status: &Status) -> Option<HeaderMap> {
-    let mut trailers = HeaderMap::new();
-    // A status that cannot be written leaves the stream without one, which is an error as well.
-    status.add_header(&mut trailers).ok()?;
-    Some(trailers)
 }
 
 /// The body of a response of a connection.

@@ -270,7 +270,7 @@ impl Incoming {
         Ok(Some(framed(&message)))
     }
 
-    /// Takes memory for so many more bytes.
+    /// Reserves memory for the next bytes.
     fn hold(&mut self, bytes: usize) -> Result<(), Status> {
         let Some((shares, admitted)) = &self.buffered else {
             return Ok(());

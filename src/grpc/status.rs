@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use http::{HeaderMap, HeaderValue};
 use prost_types::Timestamp;
 use tonic::{Code as Grpc, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -431,6 +432,16 @@ pub(super) fn deadline(may_have_changed: bool) -> Status {
         "DEADLINE"
     };
     Answer::new(Grpc::DeadlineExceeded, reason).into_status("the deadline came before the answer")
+}
+
+/// The trailers that end an answer with an error.
+pub(super) fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        let code = HeaderValue::from(i32::from(status.code()));
+        trailers.insert("grpc-status", code);
+    }
+    trailers
 }
 
 /// The status of a stream whose client took nothing of it; `cursor` is where it can go on.

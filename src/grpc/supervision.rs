@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::Frame;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -19,6 +19,7 @@ use super::auth::{AuthError, peer};
 use super::masking;
 use super::quota::{Exceeded, StreamPermit};
 use super::rpc::{Rpc, Shape};
+use super::status;
 use crate::audit::{self, Details, Sender};
 
 /// Stands inside the admission, which finds out who calls.
@@ -148,14 +149,10 @@ impl SupervisedBody {
         self.is_ended = true;
         self.body = Body::empty();
         let status = Status::from(AuthError::Revoked);
-        let mut trailers = HeaderMap::new();
         if let Some(entry) = &mut self.entry {
             entry.ended(&status);
         }
-        if status.add_header(&mut trailers).is_err() {
-            trailers.insert("grpc-status", http::HeaderValue::from_static("16"));
-        }
-        Frame::trailers(trailers)
+        Frame::trailers(status::trailers(&status))
     }
 }
 

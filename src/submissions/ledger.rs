@@ -200,9 +200,8 @@ impl Ledger {
         self.reconsider(&key, record).await;
     }
 
-    /// Replaces the record of a request with its outcome. Resolves
-    /// when it is written, however long the store takes. If the store closes before that, the
-    /// outcome is unknown to whoever asks next, and so it is to this caller.
+    /// Replaces the record of a request with its outcome. Resolves when it is written, however long
+    /// the store takes. If the store closes before that, this caller and all later ones get UNKNOWN.
     pub async fn conclude(&self, flight: InFlight, mut record: Record, event: Event) -> Record {
         let key = flight.key().clone();
         let state = transition(&key, &record, event);

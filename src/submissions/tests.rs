@@ -23,7 +23,7 @@ use crate::platform::{Platform, PlatformConfig, PlatformMetrics};
 use crate::proto::settle_submission_request::{Outcome as Settled, Which};
 use crate::proto::upload_header::Target;
 use crate::proto::{
-    CallDirection, CallOutRequest, CallRecord, CallRecordVariant, DirectCall,
+    CallDirection, CallOutRequest, CallOutResponse, CallRecord, CallRecordVariant, DirectCall,
     InsertTaskDataRequest, Row, SettleSubmissionRequest, SettledNotSent, SubmissionState,
     UploadHeader, UploadRow,
 };
@@ -265,6 +265,17 @@ fn insert(values: &[&str]) -> InsertTaskDataRequest {
     }
 }
 
+/// Begins a call without a request id.
+fn call_plainly(
+    gateway: &Arc<Submissions>,
+) -> JoinHandle<Result<CallOutResponse, SubmissionsError>> {
+    let gateway = gateway.clone();
+    tokio::spawn(async move {
+        let request = call_out("", &[NUMBER, "v"]);
+        gateway.submit(CALLER, &request, None).await
+    })
+}
+
 async fn push(gateway: &Submissions, record: &CallRecord) -> Option<String> {
     let about = About {
         event_id: format!("event-{}", record.task_data_id),
@@ -379,14 +390,7 @@ async fn an_answer_that_comes_while_its_record_is_weighed_keeps_its_id() {
     // Another request with the same row is accepted, and its answer is on its way.
     let answer = Arc::new(Semaphore::new(0));
     stage.yeta.next(Act::AcceptWhen(answer.clone()));
-    let plain = {
-        let gateway = gateway.clone();
-        tokio::spawn(async move {
-            gateway
-                .submit(CALLER, &call_out("", &[NUMBER, "v"]), None)
-                .await
-        })
-    };
+    let plain = call_plainly(gateway);
     sleep(Duration::from_millis(50)).await;
     let ids = stage.yeta.ids_of(NUMBER);
     assert_eq!(ids.len(), 1);
@@ -844,14 +848,7 @@ async fn evidence_counts_once_a_plain_twin_has_another_id() {
     let own = stage.yeta.ids_of(NUMBER)[0].clone();
     let answer = Arc::new(Semaphore::new(0));
     stage.yeta.next(Act::AcceptWhen(answer.clone()));
-    let plain = {
-        let gateway = gateway.clone();
-        tokio::spawn(async move {
-            gateway
-                .submit(CALLER, &call_out("", &[NUMBER, "v"]), None)
-                .await
-        })
-    };
+    let plain = call_plainly(gateway);
     sleep(Duration::from_millis(50)).await;
     push(gateway, &stage.record(&own, "900", &[NUMBER, "v"])).await;
     answer.add_permits(1);
