@@ -25,7 +25,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::book::{Weather, World};
@@ -41,6 +41,8 @@ use crate::store::memory::{MemoryDisk, MemoryStore};
 
 /// The submissions of one world.
 const CLIENTS: u32 = 50;
+/// No world lasts longer, in simulated time.
+const MAX_WORLD: Duration = Duration::from_hours(24);
 
 /// A ledger of an account "a" over an empty store.
 pub(super) async fn empty_ledger() -> Ledger {
@@ -104,7 +106,8 @@ async fn run_world(seed: u64) -> Tally {
     let end = CancellationToken::new();
     let carried = pushes::Carried::default();
     let mut beside = JoinSet::new();
-    beside.spawn(house.clone().keep(troubles.kills, end.clone()));
+    let keep_end = CancellationToken::new();
+    let keeping = tokio::spawn(house.clone().keep(troubles.kills, keep_end.clone()));
     beside.spawn(pushes::run(house.clone(), carried.clone(), end.clone()));
     beside.spawn(trouble(
         troubles,
@@ -127,6 +130,9 @@ async fn run_world(seed: u64) -> Tally {
         ended.expect("what goes on beside comes to its end");
     }
     house.disk.set_faults(None);
+    // A fault may have ended the gateway until now, and another has to be started.
+    keep_end.cancel();
+    keeping.await.expect("a gateway runs in the end");
     house.clock_off.store(0, Ordering::SeqCst);
     *world.weather.lock().unwrap() = Weather {
         faults: 0,
@@ -204,9 +210,10 @@ fn run_seed(seed: u64) -> Tally {
     #[cfg(tokio_unstable)]
     runtime.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_be_bytes()));
     let runtime = runtime.enable_time().start_paused(true).build();
-    runtime
-        .expect("a runtime can be built")
-        .block_on(run_world(seed))
+    let runtime = runtime.expect("a runtime can be built");
+    // Time is simulated, so a world in which nothing can go on ends at once.
+    let ended = runtime.block_on(async { timeout(MAX_WORLD, run_world(seed)).await });
+    ended.expect("the world comes to its end")
 }
 
 fn from_environment(name: &str) -> Option<u64> {
