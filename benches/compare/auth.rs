@@ -13,7 +13,7 @@ use crate::unary::call;
 const TOKEN: &str = "a token of the bench, long enough to be hashed";
 /// Clients before the one that calls: each request is compared with all of them.
 const OTHERS: usize = 20;
-const NO_AUDIT: &str = "[log]\nfilter = 'info,fjall=warn,lsm_tree=warn,audit=off'\n";
+const NO_AUDIT: &str = "log.filter = 'info,fjall=warn,lsm_tree=warn,audit=off'\n";
 
 pub fn run(plan: &Plan) -> anyhow::Result<()> {
     let platform = Platform::start()?;

@@ -36,7 +36,7 @@ impl Process {
         let (config, output) = (folder.path().join("toml"), folder.path().join("log"));
         let store = folder.path().join("store");
         let configuration = configuration(&store, platform);
-        let text = format!("log.format = 'json'\n{configuration}{more}");
+        let text = format!("log.format = 'json'\n{more}{configuration}");
         fs::write(&config, text)?;
         let mut child = Command::new(BINARY)
             .arg("serve")
@@ -52,7 +52,11 @@ impl Process {
                 break listeners;
             }
             let status = child.try_wait()?;
-            ensure!(status.is_none(), "the gateway has ended: {status:?}");
+            ensure!(
+                status.is_none(),
+                "the gateway has ended: {status:?}\n{}",
+                fs::read_to_string(&output)?
+            );
             ensure!(begun.elapsed() < START, "the gateway is not ready");
             std::thread::sleep(Duration::from_millis(20));
         };
