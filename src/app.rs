@@ -174,8 +174,11 @@ fn start_jobs(config: &Config, store: &Store, parts: JobParts) -> Vec<Job> {
         reload,
     } = parts;
     let (log, retention) = (store.log.clone(), config.store.retention);
+    let calls = store.calls.clone();
     let mut jobs = vec![
-        Job::start("retention", |stop| retire(log, retention, stop)),
+        Job::start("retention", |stop| {
+            retire(log, retention, move || calls.table_bytes(), stop)
+        }),
         Job::start("subscription watch", |stop| watch.run(stop)),
         Job::start("assembler", |stop| assembler.run(stop)),
     ];

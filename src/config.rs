@@ -16,8 +16,8 @@ use std::time::Duration;
 use toml::Table;
 
 pub use self::clients::{Client, Keys, Kubernetes, Permission, ServiceAccount};
-pub use self::reader::Fault;
 use self::reader::Section;
+pub use self::reader::{Fault, Percent};
 pub use self::sections::{
     Admin, Backfill, Calls, Grpc, Log, LogFormat, Platform, Push, Reconciliation, S3, Store,
     Submissions, Subscriptions, Voice,

@@ -7,6 +7,10 @@ use fjall::{AbstractTree, Keyspace, LsmError};
 const MAX_SEALED: usize = 3;
 const MAX_RUNS: usize = 28;
 
+/// The bytes of sealed journals at which fjall flushes what holds the oldest of them back; the least
+/// that it accepts.
+pub(crate) const MAX_JOURNALS: u64 = 64 << 20;
+
 /// Whether background work is so far behind that a commit may have to wait for it. fjall waits
 /// without a bound, and forever if that work has failed meanwhile: whoever commits looks here
 /// first.

@@ -147,10 +147,10 @@ impl Subject {
     }
 
     fn learn_entry(&mut self, entry: &Entry) {
-        let Some(event) = entry.decoded().filter(|_| self.is_persons(entry)) else {
+        let Some(event) = entry.decode().filter(|_| self.is_persons(entry)) else {
             return;
         };
-        let (call_uuid, task_data_id) = ids(event);
+        let (call_uuid, task_data_id) = ids(&event);
         // A dialog can mention the number of somebody else.
         let is_dialog = matches!(event.payload, Some(Payload::Dialog(_)));
         if !is_dialog || self.calls.contains(call_uuid) || self.rows.contains(task_data_id) {
@@ -161,7 +161,7 @@ impl Subject {
                 }
             }
         }
-        if let Some(url) = archived_url(event) {
+        if let Some(url) = archived_url(&event) {
             self.recordings.insert(url.to_owned());
         }
     }
@@ -172,7 +172,7 @@ impl Subject {
             self.calls.contains(call_uuid) || self.rows.contains(task_data_id)
         };
         entry.header.account == self.account
-            && (entry.decoded().is_some_and(is_known)
+            && (entry.decode().as_ref().is_some_and(is_known)
                 || self.person.is_in(&entry.event)
                 || self.person.is_in(&entry.raw))
     }
@@ -219,7 +219,7 @@ fn empty(entry: &Entry, account: &str) -> NewEntry {
         event_id: entry.id.to_string(),
         account: account.to_owned(),
         kind: PushKind::Unrecognized.into(),
-        origin: entry.decoded().map_or(0, |event| event.origin),
+        origin: entry.decode().map_or(0, |event| event.origin),
         payload: Some(Payload::Unrecognized(UnrecognizedPush {
             reason: "erased".to_owned(),
             ..UnrecognizedPush::default()

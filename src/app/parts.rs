@@ -25,7 +25,7 @@ use crate::platform::{Downloads, Platform};
 use crate::provider::Providers;
 use crate::reconciliation::Reconciliation;
 use crate::relay::watch::Watch;
-use crate::submissions::Submissions;
+use crate::submissions::{self, Submissions};
 use crate::voice::metrics::VoiceMetrics;
 use crate::voice::{self, Archive, Archivist, VoiceServer};
 
@@ -67,7 +67,10 @@ impl Parts {
             log.clone(),
             log.clone(),
             platform.clone(),
-            submissions_options(config, store.hash_key.clone()),
+            submissions::Options {
+                records_lost: store.log.records_lost(),
+                ..submissions_options(config, store.hash_key.clone())
+            },
             metrics.submissions,
         );
         let submissions = Arc::new(submissions.await?);

@@ -62,6 +62,7 @@ pub(super) fn store_options(config: &Config) -> Options {
     Options {
         retention: config.store.retention,
         retention_bytes: config.store.retention_bytes,
+        min_free_percent: config.store.min_free.0,
         ..Options::new(&config.store.path)
     }
 }
@@ -96,6 +97,7 @@ pub(super) fn submissions_options(config: &Config, hash_key: HashKey) -> submiss
             idle_timeout: submissions.idle_timeout,
         },
         evidence_window: submissions.evidence_window,
+        records_lost: false,
         hash_key,
         clients: config.clients.iter().map(|it| it.name.clone()).collect(),
         accounts: account_names(config),

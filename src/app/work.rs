@@ -45,8 +45,14 @@ impl Job {
     }
 }
 
-/// Applies retention at intervals until `stop`, or until the log's writer has ended.
-pub(super) async fn retire(log: Arc<EmbeddedLog>, retention: Duration, stop: CancellationToken) {
+/// Applies retention at intervals until `stop`, or until the log's writer has ended. `beside` gives
+/// the bytes that the rest of the folder takes.
+pub(super) async fn retire(
+    log: Arc<EmbeddedLog>,
+    retention: Duration,
+    beside: impl Fn() -> u64,
+    stop: CancellationToken,
+) {
     const MIN_INTERVAL: Duration = Duration::from_secs(1);
     const MAX_INTERVAL: Duration = Duration::from_secs(30);
     let mut ticks = interval((retention / 100).clamp(MIN_INTERVAL, MAX_INTERVAL));
@@ -54,7 +60,7 @@ pub(super) async fn retire(log: Arc<EmbeddedLog>, retention: Duration, stop: Can
     let retiring = async {
         loop {
             ticks.tick().await;
-            log.retire().await;
+            log.retire(beside()).await;
             // Appends nothing: it fails like this only without a writer.
             if let Err(AppendError::Closed) = log.append(Vec::new()).await {
                 return;
@@ -91,7 +97,7 @@ mod tests {
             .unwrap();
         log.close().await;
         let stop = CancellationToken::new();
-        retire(Arc::new(log), Duration::from_hours(1), stop.clone()).await;
+        retire(Arc::new(log), Duration::from_hours(1), || 0, stop.clone()).await;
         assert!(!stop.is_cancelled());
     }
 }

@@ -1,5 +1,6 @@
 //! A call while events are being applied to it: what is kept of it, and what is to be kept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +21,12 @@ use crate::store::{Entry, NewEntry};
 const MAX_PARTS: usize = 64;
 /// And so many bytes of them.
 const MAX_BYTES: usize = 16 << 20;
+
+/// An event of a call, decoded.
+pub(super) struct Push {
+    pub entry: Arc<Entry>,
+    pub event: PushEvent,
+}
 
 /// A call that events are applied to.
 pub(super) struct Draft {
@@ -47,7 +54,7 @@ impl Draft {
     pub fn new(
         view: &View<'_>,
         key: CallKey,
-        entries: &[&Entry],
+        pushes: &[Push],
         look_again: bool,
     ) -> fjall::Result<Self> {
         let before = view.summary(&key)?;
@@ -60,12 +67,12 @@ impl Draft {
             has_new_parts: false,
             call: None,
         };
-        let needs_parts = look_again || entries.iter().any(|entry| !draft.is_echo(entry));
+        let needs_parts = look_again || pushes.iter().any(|push| !draft.is_echo(push));
         if needs_parts {
             draft.parts = view.parts(&draft.key)?.parts;
         }
-        for entry in entries {
-            draft.apply(entry);
+        for push in pushes {
+            draft.apply(push);
         }
         if !draft.parts.is_empty() && (draft.has_new_parts || look_again) {
             draft.put_together();
@@ -74,24 +81,24 @@ impl Draft {
     }
 
     /// Whether an event is one of the call itself that tells nothing new.
-    fn is_echo(&self, entry: &Entry) -> bool {
-        match entry.decoded().and_then(|event| event.payload.as_ref()) {
+    fn is_echo(&self, push: &Push) -> bool {
+        match &push.event.payload {
             Some(Payload::Call(call)) => call.revision <= self.summary.revision,
             _ => false,
         }
     }
 
-    fn apply(&mut self, entry: &Entry) {
+    fn apply(&mut self, push: &Push) {
+        let entry = &push.entry;
         let position = entry.cursor.position.0;
-        let is_echo = self.is_echo(entry);
+        let is_echo = self.is_echo(push);
         self.summary.last_position = self.summary.last_position.max(position);
         let id = Bytes::copy_from_slice(entry.id.as_bytes());
         if is_echo || self.parts.iter().any(|part| part.id == id) {
             return;
         }
         let mut is_call = false;
-        if let Some(Payload::Call(call)) = entry.decoded().and_then(|event| event.payload.as_ref())
-        {
+        if let Some(Payload::Call(call)) = &push.event.payload {
             // A call from before pushes of it were removed from the log, or from before this
             // projection was made: the latest stands for all earlier ones.
             is_call = true;

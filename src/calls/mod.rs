@@ -241,6 +241,11 @@ impl Calls {
         self.projection.read(move |disk| search.run(disk)).await
     }
 
+    /// How many bytes the calls take on disk, without journals.
+    pub fn table_bytes(&self) -> u64 {
+        self.projection.table_bytes()
+    }
+
     /// Lets go of the folder once the reads under way are done; later ones fail.
     pub async fn close(&self) {
         let projection = self.projection.clone();

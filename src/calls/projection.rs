@@ -149,6 +149,14 @@ impl Projection {
         ))
     }
 
+    /// How many bytes the tables take on disk; none while the database is not open.
+    pub fn table_bytes(&self) -> u64 {
+        match &*self.disk.read().unwrap_or_else(PoisonError::into_inner) {
+            Held::Open(disk) => disk.keyspaces().map(Keyspace::disk_space).iter().sum(),
+            Held::Broken | Held::Closed => 0,
+        }
+    }
+
     /// Lets go of the database; later reads and writes fail.
     pub fn close(&self) {
         *self.disk.write().unwrap_or_else(PoisonError::into_inner) = Held::Closed;
@@ -196,6 +204,7 @@ impl Disk {
         let db = Database::builder(path)
             .cache_size(CACHE)
             .worker_threads(1)
+            .max_journaling_size(database::MAX_JOURNALS)
             .open()?;
         // What is looked up by key is nearly always there: no filter is needed where most of it
         // lies.
@@ -220,16 +229,20 @@ impl Disk {
 
     fn clear(&self) -> fjall::Result<()> {
         // `meta` first: what is left then belongs to no log, and is cleared at the next try.
-        for keyspace in [
+        for keyspace in self.keyspaces() {
+            keyspace.clear()?;
+        }
+        self.meta.insert("format", FORMAT)
+    }
+
+    fn keyspaces(&self) -> [&Keyspace; 5] {
+        [
             &self.meta,
             &self.index,
             &self.calls,
             &self.summaries,
             &self.parts,
-        ] {
-            keyspace.clear()?;
-        }
-        self.meta.insert("format", FORMAT)
+        ]
     }
 
     /// Whether an earlier failure has closed the database to writes until it is opened anew.
@@ -240,14 +253,7 @@ impl Disk {
     /// Waits until a commit need not wait inside the database.
     fn wait_until_ready(&self) -> Result<(), CallsError> {
         let since = Instant::now();
-        let keyspaces = [
-            &self.calls,
-            &self.summaries,
-            &self.parts,
-            &self.index,
-            &self.meta,
-        ];
-        while database::is_behind(keyspaces) {
+        while database::is_behind(self.keyspaces()) {
             if since.elapsed() >= PATIENCE {
                 return Err(CallsError::Unavailable(
                     "the database cannot keep up".into(),

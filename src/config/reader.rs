@@ -36,6 +36,19 @@ pub trait Setting: Sized {
     fn read(value: &Value) -> Option<Self>;
 }
 
+/// Hundredths of a whole, from 0 to 99.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(pub u8);
+
+impl Setting for Percent {
+    const EXPECTED: &'static str = r#"a part from "0%" to "99%""#;
+
+    fn read(value: &Value) -> Option<Self> {
+        let percent: u8 = value.as_str()?.strip_suffix('%')?.parse().ok()?;
+        (percent < 100).then_some(Self(percent))
+    }
+}
+
 /// The settings of one table that have not been read yet.
 pub struct Section<'a> {
     path: String,

@@ -10,7 +10,7 @@ use jiff::civil::Time;
 use secrecy::ExposeSecret as _;
 
 use super::clients::optional_secret;
-use super::reader::{Section, Setting};
+use super::reader::{Percent, Section, Setting};
 use crate::proto::DuplicateRule;
 use crate::secret::Secret;
 use crate::submissions::check::Numbers;
@@ -126,6 +126,8 @@ pub struct Store {
     pub retention: Duration,
     /// How many bytes of pushes are kept at most; 0: no bound.
     pub retention_bytes: u64,
+    /// The part of the volume that stays free.
+    pub min_free: Percent,
     /// The key of hashes of phone numbers; `None`: one is made and kept beside the data.
     pub hash_key: Option<Secret>,
 }
@@ -457,6 +459,7 @@ impl Store {
             path: section.get("path", "./data".into()),
             retention: section.duration("retention", Duration::from_hours(7 * 24), MINUTE),
             retention_bytes: section.get("retention_bytes", 0),
+            min_free: section.get("min_free", Percent(5)),
             hash_key: optional_secret(section, "hash_key"),
         };
         if let Some(Ok(key)) = store.hash_key.as_ref().map(Secret::read)

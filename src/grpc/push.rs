@@ -365,10 +365,7 @@ pub(super) fn event(entry: &Entry, include_raw: bool) -> Option<PushEvent> {
     } else {
         Bytes::new()
     };
-    entry.decoded().map(|event| PushEvent {
-        raw_json,
-        ..event.clone()
-    })
+    entry.decode().map(|event| PushEvent { raw_json, ..event })
 }
 
 /// How many a page holds at most; a valid request's number, or the default.

@@ -275,7 +275,7 @@ impl From<SubmissionsError> for Status {
             SubmissionsError::WrongIds { .. } => Answer::new(Grpc::InvalidArgument, "WRONG_IDS"),
             SubmissionsError::ClaimedId(_) => Answer::new(Grpc::InvalidArgument, "CLAIMED_ID"),
             SubmissionsError::BadPageToken => Answer::new(Grpc::InvalidArgument, "BAD_PAGE_TOKEN"),
-            SubmissionsError::Unavailable(_) => {
+            SubmissionsError::Unavailable(_) | SubmissionsError::RecordsLost => {
                 Answer::new(Grpc::Unavailable, "STORE_UNAVAILABLE").retry(RETRY_AFTER)
             }
             SubmissionsError::Closed => return draining(),

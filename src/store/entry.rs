@@ -1,17 +1,17 @@
 //! An entry of the log, before and after it has found its place.
 
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use prost::Message;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::proto::push_event::Payload;
 use crate::proto::{PushEvent, PushKind, UnrecognizedPush};
 use crate::push::{Cursor, EventId};
 
-/// The facts that decide who may see an entry. They stand beside the encoded event, so that rights
-/// and filters never depend on decoding it.
+/// What rights and filters go by. It stands beside the encoded event, so that neither depends on
+/// decoding it.
 #[derive(Clone, PartialEq, Message)]
 pub struct Header {
     /// The account that the event belongs to.
@@ -20,6 +20,99 @@ pub struct Header {
     /// The event's [`PushKind`].
     #[prost(enumeration = "PushKind", tag = "2")]
     pub kind: i32,
+    /// The [`id_hash`] of the event's `app_id`.
+    #[prost(fixed64, tag = "3")]
+    pub app_id: u64,
+    /// The same of its `robot_id`.
+    #[prost(fixed64, tag = "4")]
+    pub robot_id: u64,
+    /// The same of its `task_id`.
+    #[prost(fixed64, tag = "5")]
+    pub task_id: u64,
+    /// The same of its `task_data_id`.
+    #[prost(fixed64, tag = "6")]
+    pub task_data_id: u64,
+    /// The same of its `call_relation_id`.
+    #[prost(fixed64, tag = "7")]
+    pub call_relation_id: u64,
+    /// The same of its `call_uuid`.
+    #[prost(fixed64, tag = "8")]
+    pub call_uuid: u64,
+}
+
+/// What stands for an id in a header; 0 for an event without that id.
+///
+/// It is no secret: a filter chooses events, and does not guard them. Two ids of one store have the
+/// same hash with a probability below 1 in 10^8 among a million.
+pub fn id_hash(id: &str) -> u64 {
+    if id.is_empty() {
+        0
+    } else {
+        xxh3_64(id.as_bytes()).max(1)
+    }
+}
+
+impl Header {
+    /// The header of an event.
+    pub fn of(event: &PushEvent) -> Self {
+        let (account, kind) = (event.account.clone(), event.kind);
+        /// The ids that a payload has; a recording is of no task.
+        macro_rules! header {
+            ($payload:expr, $($id:ident),*) => {
+                Self { account, kind, $($id: id_hash(&$payload.$id),)* ..Self::default() }
+            };
+        }
+        match &event.payload {
+            Some(Payload::CallRecord(it)) => {
+                header!(
+                    it,
+                    app_id,
+                    robot_id,
+                    task_id,
+                    task_data_id,
+                    call_relation_id,
+                    call_uuid
+                )
+            }
+            Some(Payload::Voice(it) | Payload::VoiceArchived(it)) => {
+                header!(
+                    it,
+                    app_id,
+                    robot_id,
+                    task_data_id,
+                    call_relation_id,
+                    call_uuid
+                )
+            }
+            Some(Payload::Dialog(it)) => {
+                header!(
+                    it,
+                    app_id,
+                    robot_id,
+                    task_id,
+                    task_data_id,
+                    call_relation_id,
+                    call_uuid
+                )
+            }
+            Some(Payload::Call(it)) => {
+                header!(
+                    it,
+                    app_id,
+                    robot_id,
+                    task_id,
+                    task_data_id,
+                    call_relation_id,
+                    call_uuid
+                )
+            }
+            Some(Payload::Unrecognized(_)) | None => Self {
+                account,
+                kind,
+                ..Self::default()
+            },
+        }
+    }
 }
 
 /// An entry to be appended.
@@ -27,7 +120,7 @@ pub struct Header {
 pub struct NewEntry {
     /// Identifies the content.
     pub id: EventId,
-    /// Account and kind.
+    /// What rights and filters go by.
     pub header: Header,
     /// The `PushEvent`, encoded, without what only its place in the log tells (`cursor`,
     /// `received_at`) and without `raw_json`.
@@ -57,10 +150,7 @@ impl NewEntry {
         };
         Self {
             id,
-            header: Header {
-                account: event.account.clone(),
-                kind: event.kind,
-            },
+            header: Header::of(event),
             event: encoded,
             raw,
         }
@@ -90,10 +180,7 @@ impl NewEntry {
         };
         Self {
             id,
-            header: Header {
-                account: unrecognized.account.clone(),
-                kind: unrecognized.kind,
-            },
+            header: Header::of(&unrecognized),
             event: unrecognized.encode_to_vec().into(),
             raw,
         }
@@ -109,13 +196,12 @@ pub struct Entry {
     pub received_at_ms: u64,
     /// Identifies the content.
     pub id: EventId,
-    /// Account and kind.
+    /// What rights and filters go by.
     pub header: Header,
     /// The whole `PushEvent`, encoded once for all who ever read it; without `raw_json`.
     pub event: Bytes,
     /// The bytes as received.
     pub raw: Bytes,
-    decoded: OnceLock<Option<Box<PushEvent>>>,
 }
 
 impl Entry {
@@ -128,15 +214,12 @@ impl Entry {
             header: entry.header,
             event: entry.event,
             raw: entry.raw,
-            decoded: OnceLock::new(),
         }
     }
 
-    /// The event decoded, once for all who look at it; `None` if its bytes are no event.
-    pub fn decoded(&self) -> Option<&PushEvent> {
-        self.decoded
-            .get_or_init(|| PushEvent::decode(self.event.clone()).ok().map(Box::new))
-            .as_deref()
+    /// Decodes the event; `None` if its bytes are no event.
+    pub fn decode(&self) -> Option<PushEvent> {
+        PushEvent::decode(self.event.clone()).ok()
     }
 
     /// When the log took the entry.
@@ -144,7 +227,7 @@ impl Entry {
         time(self.received_at_ms)
     }
 
-    /// How many bytes the entry keeps in memory, roughly.
+    /// How many bytes the entry keeps in memory.
     pub fn size(&self) -> usize {
         size_of::<Self>() + self.header.account.len() + self.event.len() + self.raw.len()
     }

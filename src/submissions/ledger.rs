@@ -44,6 +44,8 @@ pub(super) struct Ledger {
     pub index: Arc<OpenIndex>,
     pub trust: Trust,
     pub evidence_window: Duration,
+    /// Whether durable records were lost.
+    pub records_lost: bool,
     pub metrics: SubmissionsMetrics,
     /// Held while a record that is not in flight is changed, by account.
     locks: HashMap<String, Mutex<()>>,
@@ -82,6 +84,7 @@ impl Ledger {
             hash_key: options.hash_key.clone(),
             clock: options.clock.clone(),
             evidence_window: options.evidence_window,
+            records_lost: options.records_lost,
             metrics,
             locks: accounts
                 .iter()

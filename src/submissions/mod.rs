@@ -82,6 +82,8 @@ pub struct Options {
     pub accounts: Vec<String>,
     /// The names of the configured clients.
     pub clients: Vec<String>,
+    /// Whether durable records were lost, so that what has no record may have been sent.
+    pub records_lost: bool,
     /// Tells the time.
     pub clock: Clock,
 }
@@ -97,6 +99,7 @@ impl Default for Options {
             hash_key: HashKey::new(b"of tests"),
             accounts: Vec::new(),
             clients: Vec::new(),
+            records_lost: false,
             clock: Arc::new(SystemTime::now),
         }
     }
@@ -136,6 +139,12 @@ pub enum SubmissionsError {
     /// It was sent, and its outcome is unknown. Repeat it later to learn more.
     #[error("the request was sent and its outcome is unknown: {}", .0.unknown_because)]
     Unknown(Box<Submission>),
+    /// Durable records were lost. An operator has to confirm that rows may be sent again.
+    #[error(
+        "records of submissions were lost with files of the store, so that rows sent before could \
+         be sent again; an operator has to confirm this"
+    )]
+    RecordsLost,
     /// The client has too many uploads of this account open. End some, or retry later.
     #[error("too many concurrent uploads of this client (limit {max})")]
     TooManyUploads {

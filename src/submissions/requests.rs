@@ -310,12 +310,27 @@ impl<S: Submit> Execution<S> {
         self.report.send_replace(Progress::Done(ended));
     }
 
+    /// Without a record, nothing was sent; unless records were lost.
+    fn without_record(&self) -> Result<Known, SubmissionsError> {
+        if !self.requests.ledger.records_lost {
+            return Ok(Known::NotSent(None));
+        }
+        let mut submission = Submission {
+            account: self.key.account.clone(),
+            request: Some(self.sent.clone()),
+            ..Submission::default()
+        };
+        let because = "records of submissions were lost with files of the store";
+        unknown(&mut submission, because, false);
+        Err(SubmissionsError::Unknown(Box::new(submission)))
+    }
+
     /// What is known under this id from before.
     async fn known(&self) -> Result<Known, SubmissionsError> {
         let ledger = &self.requests.ledger;
         let load = until(self.send_by, ledger.load(&self.key)).await;
         let Some(mut known) = load.ok_or(PlatformError::DeadlineExceeded)?? else {
-            return Ok(Known::NotSent(None));
+            return self.without_record();
         };
         if known.state() == SubmissionState::Unspecified {
             return Ok(Known::NotSent(Some(Box::new(known))));

@@ -201,8 +201,8 @@ impl Parts {
     /// Does what there is to do for a recording, and acknowledges or refuses its delivery.
     async fn settle(&self, delivery: &Delivery) -> Result<(), End> {
         let entry = &delivery.entry;
-        let event = entry.decoded();
-        let voice = event.and_then(|event| match &event.payload {
+        let event = entry.decode();
+        let voice = event.as_ref().and_then(|event| match &event.payload {
             Some(Payload::Voice(voice)) => Some((event, voice)),
             _ => None,
         });

@@ -72,8 +72,8 @@ impl World {
         let clock = now_ms.clone();
         let options = Options {
             retention: RETENTION,
-            clock: Arc::new(move || at(clock.load(Ordering::SeqCst))),
             ..Options::new(folder.path())
+                .with_clock(Arc::new(move || at(clock.load(Ordering::SeqCst))))
         };
         let log = Arc::new(EmbeddedLog::open(options).await.unwrap());
         let subscriptions = EmbeddedSubscriptions::open(log.clone(), 100).await.unwrap();
@@ -140,8 +140,8 @@ impl World {
             let batch = self.log.read(position, limit).await.unwrap();
             for entry in batch.entries {
                 position = entry.cursor.position;
-                if let Some(Payload::Call(call)) = entry.decoded().unwrap().payload.clone() {
-                    assert_eq!(entry.decoded().unwrap().kind(), PushKind::Call);
+                if let Some(Payload::Call(call)) = entry.decode().unwrap().payload {
+                    assert_eq!(entry.decode().unwrap().kind(), PushKind::Call);
                     told.push(call);
                 }
             }
@@ -563,7 +563,7 @@ async fn what_retention_has_removed_is_forgotten_and_what_is_left_of_a_call_stil
     let told = world.told().await;
 
     world.pass(RETENTION / 2 + Duration::from_secs(1));
-    world.log.retire().await;
+    world.log.retire(0).await;
     eventually("the old call is forgotten", async || {
         let call = running.calls.get(None, "old").await.unwrap();
         call.is_none().then_some(())

@@ -4,7 +4,7 @@
 //! An engine joins by implementing [`Engine`] and by a line in [`every_engine!`]. A sentence joins
 //! by a line in [`suite!`]; one that is left out is reported as dead code.
 
-mod engines;
+pub mod engines;
 mod log;
 mod notes;
 

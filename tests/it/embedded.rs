@@ -16,7 +16,7 @@ use yeta_gateway::store::{
 
 use crate::conformance::{append, contents};
 
-const ALL: ReadLimit = ReadLimit {
+pub const ALL: ReadLimit = ReadLimit {
     entries: 100_000,
     bytes: usize::MAX,
 };
@@ -235,7 +235,7 @@ async fn a_folder_of_another_format_is_refused_and_left_as_it_is() {
         }
         database.persist(fjall::PersistMode::SyncAll).unwrap();
     };
-    for (format, expected) in [(None, 1), (Some(3), 3)] {
+    for (format, expected) in [(None, 1), (Some(2), 2), (Some(4), 4)] {
         change(format);
         let refused = EmbeddedLog::open(Options::new(folder.path())).await;
         match refused.err().unwrap() {
@@ -243,7 +243,7 @@ async fn a_folder_of_another_format_is_refused_and_left_as_it_is() {
             other => panic!("{other}"),
         }
     }
-    change(Some(2));
+    change(Some(3));
     let log = open(folder.path()).await;
     assert_eq!(contents(&log, Position::START).await, ["a"]);
 }
@@ -328,8 +328,9 @@ async fn retention_passes_over_damage_at_the_old_end() {
     let clock = now_ms.clone();
     let options = Options {
         retention: Duration::from_secs(60),
-        clock: Arc::new(move || UNIX_EPOCH + Duration::from_millis(clock.load(Ordering::SeqCst))),
-        ..Options::new(folder.path())
+        ..Options::new(folder.path()).with_clock(Arc::new(move || {
+            UNIX_EPOCH + Duration::from_millis(clock.load(Ordering::SeqCst))
+        }))
     };
     let log = EmbeddedLog::open(options.clone()).await.unwrap();
     append(&log, "one: the lost one").await;
@@ -340,7 +341,7 @@ async fn retention_passes_over_damage_at_the_old_end() {
     append(&log, "two").await;
     now_ms.fetch_add(61_000, Ordering::SeqCst);
     append(&log, "three").await;
-    log.retire().await;
+    log.retire(0).await;
     assert_eq!(log.earliest(), Position(2));
     assert_eq!(contents(&log, Position(2)).await, ["three"]);
 }

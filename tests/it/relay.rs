@@ -35,10 +35,9 @@ impl TestLog {
         let options = Options {
             retention: Duration::from_secs(60),
             tail_bytes: 16 << 10,
-            clock: Arc::new(move || {
+            ..Options::new(folder.path()).with_clock(Arc::new(move || {
                 UNIX_EPOCH + Duration::from_millis(clock.load(Ordering::SeqCst))
-            }),
-            ..Options::new(folder.path())
+            }))
         };
         let embedded = Arc::new(EmbeddedLog::open(options).await.unwrap());
         Self {
@@ -237,7 +236,7 @@ async fn a_reader_that_retention_overtakes_is_told_and_does_not_skip() {
     let mut reader = log.reader(Position::START, PushFilter::default());
     log.now_ms.fetch_add(61_000, Ordering::SeqCst);
     log.push_records(50..51).await;
-    log.embedded.retire().await;
+    log.embedded.retire(0).await;
     match reader.next().await {
         Err(RelayError::Read(ReadError::Expired { earliest })) => {
             assert_eq!(earliest, Position(50));

@@ -340,10 +340,9 @@ impl Clocked {
         let clock = now_ms.clone();
         let options = Options {
             retention: Duration::from_secs(60),
-            clock: Arc::new(move || {
+            ..Options::new(folder.path()).with_clock(Arc::new(move || {
                 UNIX_EPOCH + Duration::from_millis(clock.load(Ordering::SeqCst))
-            }),
-            ..Options::new(folder.path())
+            }))
         };
         let log = Arc::new(EmbeddedLog::open(options).await.unwrap());
         let subscriptions = EmbeddedSubscriptions::open(log.clone(), 1).await.unwrap();
@@ -391,7 +390,7 @@ async fn a_cursor_that_retention_has_passed_is_refused_with_the_earliest_one() {
     let cursor = next_event(&mut stream).await.cursor;
     clocked.now_ms.fetch_add(61_000, Ordering::SeqCst);
     clocked.push("young").await;
-    clocked.log.retire().await;
+    clocked.log.retire(0).await;
 
     let refused = clocked
         .client

@@ -69,12 +69,11 @@ impl Engine {
         let now_ms = Arc::new(AtomicU64::new(1_600_000_000_000));
         let clock = now_ms.clone();
         let options = Options {
-            clock: Arc::new(move || {
-                UNIX_EPOCH + Duration::from_millis(clock.load(Ordering::SeqCst))
-            }),
             // Small, so that entries come from the disk too.
             tail_bytes: 8 << 10,
-            ..Options::new(folder.path())
+            ..Options::new(folder.path()).with_clock(Arc::new(move || {
+                UNIX_EPOCH + Duration::from_millis(clock.load(Ordering::SeqCst))
+            }))
         };
         Self {
             folder,

@@ -2,18 +2,17 @@
 //! the log, commit, acknowledge.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 
 use tokio::time::sleep;
 
-use super::super::draft::{Deadlines, Draft};
+use super::super::draft::{Deadlines, Draft, Push};
 use super::super::projection::{Old, View, WriteRight};
 use super::super::stored::{CallKey, Index};
 use super::super::{SUBSCRIPTION, assemble, turbo_note};
 use super::{Assembler, PAUSE, SLICE};
 use crate::push::Position;
 use crate::store::subscriptions::Delivery;
-use crate::store::{AppendError, Appended, End, Entry, NewEntry};
+use crate::store::{AppendError, Appended, End, NewEntry};
 
 /// The assembler with its hold on the projection.
 pub(super) struct Session<'a> {
@@ -32,7 +31,7 @@ pub(super) struct Session<'a> {
 }
 
 /// Entries by the call that they are of; `None`: look at the call again without any.
-type Work = BTreeMap<CallKey, Vec<Arc<Entry>>>;
+type Work = BTreeMap<CallKey, Vec<Push>>;
 
 impl<'a> Session<'a> {
     /// A session that adds nothing to the log before it has applied what the log holds now, up to
@@ -145,10 +144,7 @@ impl<'a> Session<'a> {
         let take_up = assembler.projection().read(move |disk| {
             let view = disk.view();
             work.into_iter()
-                .map(|(key, entries)| {
-                    let entries: Vec<&Entry> = entries.iter().map(AsRef::as_ref).collect();
-                    Draft::new(&view, key, &entries, entries.is_empty())
-                })
+                .map(|(key, entries)| Draft::new(&view, key, &entries, entries.is_empty()))
                 .collect::<fjall::Result<Vec<_>>>()
         });
         let mut drafts = take_up.await?;
@@ -296,15 +292,16 @@ fn by_call(deliveries: &[Delivery]) -> Work {
     entries.sort_by_key(|entry| entry.cursor.position);
     let mut work = Work::new();
     for entry in entries {
-        let Some(event) = entry.decoded() else {
+        let Some(event) = entry.decode() else {
             continue;
         };
-        let call_uuid = assemble::call_uuid(event);
+        let call_uuid = assemble::call_uuid(&event);
         if call_uuid.is_empty() || !seen.insert(entry.cursor.position) {
             continue;
         }
         let key = CallKey::new(&event.account, call_uuid);
-        work.entry(key).or_default().push(entry.clone());
+        let entry = entry.clone();
+        work.entry(key).or_default().push(Push { entry, event });
     }
     work
 }

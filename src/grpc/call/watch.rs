@@ -134,8 +134,8 @@ impl Watch {
             Ok(Step::Events(events)) => {
                 let calls = events
                     .iter()
-                    .filter_map(|entry| match &entry.decoded()?.payload {
-                        Some(Payload::Call(call)) => Some(call.clone()),
+                    .filter_map(|entry| match entry.decode()?.payload {
+                        Some(Payload::Call(call)) => Some(call),
                         _ => None,
                     });
                 self.found.extend(calls);

@@ -1,31 +1,37 @@
-//! What lies on disk, and how: four keyspaces of one fjall database.
+//! The database of a log: four keyspaces of fjall.
 //!
 //! | keyspace | key | value |
 //! |---|---|---|
-//! | `log` | number of the entry, u64 big-endian | the entry, see [`encode`] |
+//! | `log` | number of the entry, u64 big-endian | the entry, see [`format`](super::format) |
 //! | `ids` | event id | number of the entry |
 //! | `meta` | `format`, `store`, `state` | the format's version; the log's name; where it begins and ends |
-//! | `kept` | of whoever keeps it | small state beside the log: notes, subscriptions |
+//! | `kept` | chosen by its owner | small state beside the log: notes, subscriptions |
 //!
-//! One atomic batch holds the new entries and the changes of what is kept beside the log. A batch
-//! with entries is synced before a reader can see it, and so is one with a change that must survive
-//! a loss of power. A batch of other changes is handed to the system, which keeps it when the
-//! process is killed; a later batch syncs it.
+//! One atomic batch holds the new entries, the changes of what is kept beside the log, and the
+//! log's state. A batch with entries is synced before a reader can see it, and so is one with a
+//! change that must survive a loss of power. A batch of other changes is handed to the system,
+//! which keeps it when the process is killed; a later batch syncs it.
+//!
+//! Retention leaves no tombstones. It drops whole tables of `log`, and compaction drops from `ids`
+//! what stands for retired entries.
 
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
+use fjall::compaction::filter::{
+    CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
+};
 use fjall::config::BlockSizePolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
-use prost::Message;
+use fjall::{AbstractTree as _, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
 
 use super::OpenError;
-use super::repair;
+use super::format::{FORMAT, Placed, Prefix, State, decode, number};
+use super::journal;
 use crate::database;
-use crate::push::{Cursor, EventId, Position, StoreId};
-use crate::store::{Entry, Header, NewEntry, Survives, place};
+use crate::push::{EventId, Position, StoreId};
+use crate::store::{Entry, Survives};
 
 /// The fjall database of a log.
 pub(super) struct Disk {
@@ -34,56 +40,8 @@ pub(super) struct Disk {
     pub ids: Keyspace,
     pub meta: Keyspace,
     pub kept: Keyspace,
-}
-
-/// Where the log begins and ends; written with every commit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct State {
-    /// The position before the oldest entry retained.
-    pub earliest: Position,
-    /// The position after the newest entry.
-    pub end: Position,
-    /// How many bytes the entries have together, before compression.
-    pub bytes: u64,
-    /// When the newest entry was received, in milliseconds since 1970.
-    pub last_received_ms: u64,
-}
-
-/// An entry that has been given its place.
-pub(super) struct Placed {
-    /// As it is written; the database and `entry` share its bytes.
-    value: Slice,
-    /// As readers see it.
-    pub entry: Arc<Entry>,
-}
-
-impl Placed {
-    pub fn new(cursor: Cursor, received_at_ms: u64, new: &NewEntry) -> Self {
-        let (value, event) = encode(cursor, received_at_ms, new);
-        let value = Slice::from(value);
-        let bytes = Bytes::from_owner(value.clone());
-        let placed = NewEntry {
-            id: new.id,
-            header: new.header.clone(),
-            raw: bytes.slice(event.end..),
-            event: bytes.slice(event),
-        };
-        let entry = Entry::new(cursor, received_at_ms, placed);
-        Self {
-            value,
-            entry: Arc::new(entry),
-        }
-    }
-
-    /// The entry as it is written.
-    pub fn value(self) -> Slice {
-        self.value
-    }
-
-    /// How many bytes the entry has in the log.
-    pub fn size(&self) -> u64 {
-        self.value.len() as u64
-    }
+    /// Up to this number, entries are retired.
+    retired: Arc<AtomicU64>,
 }
 
 /// A change of what is kept beside the log.
@@ -101,49 +59,53 @@ pub(super) type Kept = (Vec<u8>, Vec<u8>);
 pub(super) enum Step {
     /// The entry of that number.
     Entry(u64, Entry),
-    /// Something lies there that can't be read.
+    /// Something stands there that cannot be read.
     Unreadable,
 }
 
-/// The oldest entries, chosen for removal.
-#[derive(Default)]
-pub(super) struct Expired {
-    /// The position after the last of them; damage among them is passed over.
-    pub up_to: Position,
-    /// Number and id of each that could be read.
-    pub entries: Vec<(u64, EventId)>,
-    /// Their bytes.
+/// A file of the log that holds consecutive entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LogTable {
+    /// The number of its last entry.
+    pub last: u64,
+    /// Its size on disk.
     pub bytes: u64,
 }
 
-/// The version of what stands on disk. A folder of another version is refused, not converted.
-const FORMAT: u8 = 2;
 /// How many bytes the log's blocks have, before compression.
-const LOG_BLOCK: u32 = 32 * 1024;
-const PREFIX: usize = 1 + 8 + EventId::LEN + 4 + 4;
+const LOG_BLOCK: u32 = 32 << 10;
+/// fjall's default for the size of a memtable, and of a table.
+const MEMTABLE: u64 = 64 << 20;
+const LEAST_MEMTABLE: u64 = 1 << 20;
+/// This part of the bound on the folder is the size of a memtable.
+const MEMTABLES_IN_BOUND: u64 = 32;
 
 impl Disk {
-    /// Opens the database, and makes it where there is none.
-    pub fn open(path: &Path) -> Result<(Self, StoreId, State), OpenError> {
+    /// Opens the database, and makes it where there is none. `max_bytes` bounds its folder; 0: no
+    /// bound.
+    pub fn open(path: &Path, max_bytes: u64) -> Result<(Self, StoreId, State), OpenError> {
         let failed = |error| OpenError::from_fjall(path, error);
         std::fs::create_dir_all(path).map_err(|error| OpenError::Io {
             path: path.into(),
             error,
         })?;
-        let db = open_database(path)?;
+        let retired = Arc::new(AtomicU64::new(0));
+        let db = journal::open(path, || open_database(path, &retired))?;
         let keyspace = |name, options| db.keyspace(name, || options).map_err(failed);
-        let options = KeyspaceCreateOptions::default;
+        let memtable = match max_bytes {
+            0 => MEMTABLE,
+            bytes => (bytes / MEMTABLES_IN_BOUND).clamp(LEAST_MEMTABLE, MEMTABLE),
+        };
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(memtable);
         // The log is read in order and seldom looked up, so that larger blocks cost less.
         let in_order = options().data_block_size_policy(BlockSizePolicy::all(LOG_BLOCK));
-        let log = keyspace("log", in_order)?;
-        let (ids, meta) = (keyspace("ids", options())?, keyspace("meta", options())?);
-        let kept = keyspace("kept", options())?;
         let disk = Self {
+            log: keyspace("log", in_order)?,
+            ids: keyspace("ids", options())?,
+            meta: keyspace("meta", options())?,
+            kept: keyspace("kept", options())?,
             db,
-            log,
-            ids,
-            meta,
-            kept,
+            retired,
         };
         let store = match disk.meta.get("store").map_err(failed)? {
             Some(_) if disk.format().map_err(failed)? != FORMAT => {
@@ -166,6 +128,7 @@ impl Disk {
             })?,
             None => State::default(),
         };
+        disk.retired.store(state.earliest.0, Ordering::Relaxed);
         Ok((disk, store, state))
     }
 
@@ -195,25 +158,26 @@ impl Disk {
         database::is_behind([&self.log, &self.ids, &self.meta, &self.kept])
     }
 
-    /// The number of the entry that holds this content. One that was damaged since holds it no
-    /// more: what is offered again then replaces it.
+    /// The number of the entry that holds this content. One that was damaged since, or retired,
+    /// holds it no more: what is offered again then replaces it.
     pub fn find(&self, id: &EventId) -> fjall::Result<Option<u64>> {
-        let number = self
-            .ids
-            .get(id.as_bytes())?
-            .and_then(|bytes| number(&bytes));
-        match number {
-            Some(number) if self.prefix(number)?.is_some() => Ok(Some(number)),
-            Some(_) | None => Ok(None),
+        let Some(number) = self.ids.get(id.as_bytes())?.and_then(|it| number(&it)) else {
+            return Ok(None);
+        };
+        if number <= self.retired.load(Ordering::Relaxed) {
+            return Ok(None);
         }
+        let is_there = self.prefix(number)?.is_some_and(|found| found.id == *id);
+        Ok(is_there.then_some(number))
     }
 
-    /// Writes new entries with the log's state, and changes of what is kept beside the log: all of
+    /// Writes new entries, changes of what is kept beside the log, and the log's state: all of
     /// them or none. Returns once the commit, and every earlier one, survives what is asked.
     pub fn commit<'a>(
         &self,
-        entries: Option<(&[Placed], &State)>,
+        entries: &[Placed],
         writes: impl Iterator<Item = &'a Write>,
+        state: &State,
         survives: Survives,
     ) -> fjall::Result<()> {
         let mode = match survives {
@@ -221,13 +185,11 @@ impl Disk {
             Survives::PowerLoss => PersistMode::SyncAll,
         };
         let mut batch = self.db.batch().durability(Some(mode));
-        if let Some((entries, state)) = entries {
-            for Placed { value, entry } in entries {
-                let key = entry.cursor.position.0.to_be_bytes();
-                batch.insert(&self.log, key, value.clone());
-                batch.insert(&self.ids, *entry.id.as_bytes(), key);
-            }
-            batch.insert(&self.meta, "state", state.encode());
+        for placed in entries {
+            let entry = &placed.entry;
+            let key = entry.cursor.position.0.to_be_bytes();
+            batch.insert(&self.log, key, placed.value());
+            batch.insert(&self.ids, *entry.id.as_bytes(), key);
         }
         for Write { key, value } in writes {
             match value {
@@ -236,10 +198,60 @@ impl Disk {
             }
         }
         if batch.is_empty() {
-            // An empty batch commits without a sync.
             return self.db.persist(mode);
         }
+        batch.insert(&self.meta, "state", state.encode());
         batch.commit()
+    }
+
+    /// Records that entries are retired, durably, before anything of them is dropped.
+    pub fn retire(&self, state: &State) -> fjall::Result<()> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&self.meta, "state", state.encode());
+        batch.commit()?;
+        self.retired.store(state.earliest.0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Drops the files that hold retired entries alone. This waits for a compaction of the log.
+    pub fn drop_retired(&self) -> fjall::Result<()> {
+        let retired = self.retired.load(Ordering::Relaxed);
+        let range = ..=retired.to_be_bytes();
+        Ok(self.log.tree.drop_range::<[u8; 8], _>(range)?)
+    }
+
+    /// The files of the log, the oldest first. What stands in memory is in none of them.
+    pub fn log_tables(&self) -> Vec<LogTable> {
+        let version = self.log.tree.current_version();
+        let tables = version.iter_tables().filter_map(|table| {
+            Some(LogTable {
+                last: number(table.metadata.key_range.max())?,
+                bytes: table.metadata.file_size,
+            })
+        });
+        let mut tables: Vec<_> = tables.collect();
+        tables.sort_by_key(|table| table.last);
+        tables
+    }
+
+    /// The first entry from this number on that can be read, with what stands before it. Passes
+    /// over this many that cannot.
+    pub fn first_from(&self, first: u64, most: usize) -> fjall::Result<Option<(u64, Prefix)>> {
+        for item in self.log.range(first.to_be_bytes()..).take(most) {
+            let Some((key, value)) = unless_damaged(item.into_inner())? else {
+                continue;
+            };
+            if let (Some(number), Some(prefix)) = (number(&key), Prefix::decode(&value)) {
+                return Ok(Some((number, prefix)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The bytes of all tables.
+    pub fn table_bytes(&self) -> u64 {
+        let keyspaces = [&self.log, &self.ids, &self.meta, &self.kept];
+        keyspaces.map(Keyspace::disk_space).iter().sum()
     }
 
     /// What is kept under a key.
@@ -256,73 +268,10 @@ impl Disk {
         found.collect()
     }
 
-    /// Chooses at most `limit` of the oldest entries for which `expired` holds, as it is told each
-    /// one's time of receipt and the bytes that would still be held with it.
-    pub fn expired(
-        &self,
-        state: &State,
-        limit: usize,
-        expired: impl Fn(u64, u64) -> bool,
-    ) -> Expired {
-        let mut chosen = Expired {
-            up_to: state.earliest,
-            ..Expired::default()
-        };
-        let mut held = state.bytes;
-        let oldest = self
-            .log
-            .range(state.earliest.next().0.to_be_bytes()..)
-            .take(limit);
-        let readable = oldest.map_while(|item| {
-            let (key, value) = item.into_inner().ok()?;
-            Some((number(&key)?, Prefix::decode(&value)?, value.len() as u64))
-        });
-        for (number, prefix, bytes) in readable {
-            if !expired(prefix.received_at_ms, held) {
-                return chosen;
-            }
-            held = held.saturating_sub(bytes);
-            chosen.bytes += bytes;
-            chosen.up_to = Position(number);
-            chosen.entries.push((number, prefix.id));
-        }
-        if chosen.entries.is_empty() {
-            chosen.up_to = self.damaged_until(state, |ms| expired(ms, state.bytes));
-        }
-        chosen
-    }
-
-    /// Where damage at the old end ends, if what follows it has expired: damage tells no age.
-    fn damaged_until(&self, state: &State, expired: impl Fn(u64) -> bool) -> Position {
-        const LOOK_AHEAD: usize = 4096;
-        let mut following = (state.earliest.next().0..=state.end.0).take(LOOK_AHEAD);
-        let readable = following.find_map(|number| match self.prefix(number) {
-            Ok(Some(prefix)) => Some(Some((number, prefix))),
-            Ok(None) => None,
-            // What is out of reach may be whole.
-            Err(_) => Some(None),
-        });
-        match readable.flatten() {
-            Some((number, prefix)) if expired(prefix.received_at_ms) => Position(number).before(),
-            _ => state.earliest,
-        }
-    }
-
     /// What stands before an entry; nothing where there is no entry, or a damaged one.
-    fn prefix(&self, number: u64) -> fjall::Result<Option<Prefix>> {
+    pub fn prefix(&self, number: u64) -> fjall::Result<Option<Prefix>> {
         let value = unless_damaged(self.log.get(number.to_be_bytes()))?;
         Ok(value.flatten().and_then(|value| Prefix::decode(&value)))
-    }
-
-    /// Removes entries together with the record of their content.
-    pub fn remove(&self, expired: &Expired, state: &State) -> fjall::Result<()> {
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
-        for (number, id) in &expired.entries {
-            batch.remove(&self.log, number.to_be_bytes());
-            batch.remove(&self.ids, *id.as_bytes());
-        }
-        batch.insert(&self.meta, "state", state.encode());
-        batch.commit()
     }
 
     /// The entries after a position, in order, as far as they can be read.
@@ -369,128 +318,41 @@ fn unless_damaged<T>(read: fjall::Result<T>) -> fjall::Result<Option<T>> {
     }
 }
 
-fn open_database(path: &Path) -> Result<Database, OpenError> {
-    let open = || Database::builder(path).open();
-    let failed = |error| OpenError::from_fjall(path, error);
-    let io = |error| OpenError::Io {
-        path: path.into(),
-        error,
-    };
-    let error = match open() {
-        Err(error @ fjall::Error::JournalRecovery(_)) => error,
-        other => return other.map_err(failed),
-    };
-    // A batch that a crash tore can look damaged instead of short; see `repair`.
-    let Some(cut) = repair::cut_last_batch(path).map_err(io)? else {
-        return Err(failed(error));
-    };
-    if let Ok(db) = open() {
-        cut.keep();
-        return Ok(db);
+fn open_database(path: &Path, retired: &Arc<AtomicU64>) -> fjall::Result<Database> {
+    let drop_retired: Arc<dyn Factory> = Arc::new(DropRetired(retired.clone()));
+    let filters = move |keyspace: &str| (keyspace == "ids").then(|| drop_retired.clone());
+    Database::builder(path)
+        // One worker flushes and compacts. Of several, the first does nothing but flush, and
+        // spins while the others compact.
+        .worker_threads(1)
+        .max_journaling_size(database::MAX_JOURNALS)
+        .with_compaction_filter_factories(Arc::new(filters))
+        .open()
+}
+
+/// Leaves ids of retired entries out when their tables are compacted.
+struct DropRetired(Arc<AtomicU64>);
+
+impl Factory for DropRetired {
+    fn name(&self) -> &'static str {
+        "retired entries"
     }
-    cut.undo().map_err(io)?;
-    Err(failed(error))
-}
 
-/// `format u8, received_at_ms u64, id, length of header u32, length of event u32, header, event,
-/// raw`, integers big-endian; and where the event stands in it.
-fn encode(cursor: Cursor, received_at_ms: u64, new: &NewEntry) -> (Vec<u8>, Range<usize>) {
-    let place = place(cursor, received_at_ms);
-    let event_len = new.event.len() + place.encoded_len();
-    let header_len = new.header.encoded_len();
-    let start = PREFIX + header_len;
-    let mut value = Vec::with_capacity(start + event_len + new.raw.len());
-    value.push(FORMAT);
-    value.extend_from_slice(&received_at_ms.to_be_bytes());
-    value.extend_from_slice(new.id.as_bytes());
-    for len in [header_len, event_len] {
-        let len = u32::try_from(len).expect("a push is far smaller than 4 GiB");
-        value.extend_from_slice(&len.to_be_bytes());
-    }
-    new.header.encode_raw(&mut value);
-    value.extend_from_slice(&new.event);
-    place.encode_raw(&mut value);
-    value.extend_from_slice(&new.raw);
-    (value, start..start + event_len)
-}
-
-/// The part of an entry that has a fixed length.
-struct Prefix {
-    received_at_ms: u64,
-    id: EventId,
-    header_len: usize,
-    event_len: usize,
-}
-
-impl Prefix {
-    fn decode(value: &[u8]) -> Option<Self> {
-        let (format, rest) = value.split_first()?;
-        let (received_at_ms, rest) = rest.split_first_chunk()?;
-        let (id, rest) = rest.split_first_chunk()?;
-        let (header_len, rest) = rest.split_first_chunk()?;
-        let (event_len, _) = rest.split_first_chunk()?;
-        (*format == FORMAT).then_some(Self {
-            received_at_ms: u64::from_be_bytes(*received_at_ms),
-            id: EventId::from_bytes(*id),
-            header_len: u32::from_be_bytes(*header_len) as usize,
-            event_len: u32::from_be_bytes(*event_len) as usize,
-        })
+    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+        Box::new(RetiredUpTo(self.0.load(Ordering::Relaxed)))
     }
 }
 
-/// Reads an entry, which keeps the bytes as they came from the database.
-fn decode(store: StoreId, number: u64, value: Slice) -> Option<Entry> {
-    let prefix = Prefix::decode(&value)?;
-    let event = PREFIX.checked_add(prefix.header_len)?;
-    let event_end = event.checked_add(prefix.event_len)?;
-    let value = Bytes::from_owner(value);
-    if event_end > value.len() {
-        return None;
-    }
-    let entry = NewEntry {
-        id: prefix.id,
-        header: Header::decode(&value[PREFIX..event]).ok()?,
-        event: value.slice(event..event_end),
-        raw: value.slice(event_end..),
-    };
-    let cursor = Cursor {
-        store,
-        position: Position(number),
-    };
-    Some(Entry::new(cursor, prefix.received_at_ms, entry))
-}
+struct RetiredUpTo(u64);
 
-fn number(key: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(key.try_into().ok()?))
-}
-
-impl State {
-    pub fn encode(&self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        let words = [
-            self.earliest.0,
-            self.end.0,
-            self.bytes,
-            self.last_received_ms,
-        ];
-        for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
-            chunk.copy_from_slice(&word.to_be_bytes());
-        }
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (words, []) = bytes.as_chunks::<8>() else {
-            return None;
-        };
-        let [earliest, end, bytes, last_received_ms] = words else {
-            return None;
-        };
-        Some(Self {
-            earliest: Position(u64::from_be_bytes(*earliest)),
-            end: Position(u64::from_be_bytes(*end)),
-            bytes: u64::from_be_bytes(*bytes),
-            last_received_ms: u64::from_be_bytes(*last_received_ms),
+impl CompactionFilter for RetiredUpTo {
+    fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
+        let number = number(&item.value()?);
+        Ok(match number {
+            // An id's older number is retired before its newer one, so that dropping it without a
+            // tombstone shows nothing that was hidden.
+            Some(number) if number <= self.0 => Verdict::Destroy,
+            _ => Verdict::Keep,
         })
     }
 }

@@ -4,9 +4,11 @@
 //! older ones from `disk` (`reading`).
 
 mod disk;
+mod format;
+mod journal;
 pub mod metrics;
 mod reading;
-mod repair;
+mod retention;
 pub mod rewrite;
 mod round;
 pub mod subscriptions;
@@ -18,23 +20,27 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::disk::{Disk, Kept, State, Write};
+use self::disk::{Disk, Kept, Write};
+use self::format::State;
 use self::tail::Tail;
-use self::watermark::Watermark;
+use self::watermark::{Durable, Watermark};
 use self::writer::{Command, Writer};
 use super::{
-    AppendError, Appended, Batch, NewEntry, Note, NoteChange, Notes, PushLog, ReadError, ReadLimit,
-    Survives,
+    AppendError, Appended, Batch, End, NewEntry, Note, NoteChange, Notes, PushLog, ReadError,
+    ReadLimit, Survives,
 };
 use crate::push::{EventId, Position, StoreId};
 
-/// Tells the time; replaced in tests.
+/// Gives the time of day; replaced in tests.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// Gives the time since some moment, which no step of the time of day changes; replaced in tests.
+pub type Elapsed = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// How an embedded log behaves.
 #[derive(Clone)]
@@ -43,24 +49,48 @@ pub struct Options {
     pub path: PathBuf,
     /// How long an entry is kept.
     pub retention: Duration,
-    /// How many bytes of entries are kept at most, before compression; 0: no bound.
+    /// How many bytes of entries are kept at most, before compression, and how many the folder
+    /// takes on disk; 0: no bound.
     pub retention_bytes: u64,
+    /// The part of the volume that stays free, in hundredths.
+    pub min_free_percent: u8,
     /// How many bytes of the newest entries are kept in memory for readers.
     pub tail_bytes: usize,
-    /// Tells the time of receipt, and the age of entries.
+    /// Gives the time of receipt.
     pub clock: Clock,
+    /// Gives the age of the log, and so of its entries.
+    pub elapsed: Elapsed,
 }
 
 impl Options {
     /// A week's retention in this folder.
     pub fn new(path: impl Into<PathBuf>) -> Self {
+        let started = Instant::now();
         Self {
             path: path.into(),
             retention: Duration::from_hours(7 * 24),
             retention_bytes: 0,
             tail_bytes: 32 << 20,
+            min_free_percent: 0,
             clock: Arc::new(SystemTime::now),
+            elapsed: Arc::new(move || started.elapsed()),
         }
+    }
+
+    /// Takes the time of receipt and the age of the log from one clock, which a test sets.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        let elapsed = clock.clone();
+        let elapsed = move || elapsed().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            clock,
+            elapsed: Arc::new(elapsed),
+            ..self
+        }
+    }
+
+    fn retention_ms(&self) -> u64 {
+        u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn now_ms(&self) -> u64 {
@@ -142,8 +172,14 @@ struct Shared {
     tail: RwLock<Tail>,
     end: watch::Sender<Position>,
     earliest: AtomicU64,
+    /// The log's age when it was opened, in milliseconds, and the time that had elapsed then.
+    age_before_ms: u64,
+    opened: Duration,
     bytes: AtomicU64,
+    total_bytes: AtomicU64,
     lost: AtomicU64,
+    /// Whether durable changes beside the log are missing.
+    records_lost: bool,
     closed: AtomicBool,
 }
 
@@ -171,22 +207,34 @@ impl EmbeddedLog {
     }
 
     fn open_blocking(options: Options) -> Result<Self, OpenError> {
-        let (disk, id, mut state) = Disk::open(&options.path.join(LOG))?;
+        let (disk, id, mut state) = Disk::open(&options.path.join(LOG), options.retention_bytes)?;
         let io = |error| OpenError::Io {
             path: options.path.clone(),
             error,
         };
         let watermark = Watermark::open(&options.path.join("durable-end")).map_err(io)?;
         let end_on_disk = state.end;
-        let lost = find_loss(&mut state, watermark.read());
+        let lost_mark = options.path.join(LOST_RECORDS);
+        let durable = watermark.read().unwrap_or_default();
+        let lost = find_loss(&mut state, durable);
+        if durable.commits > state.commits {
+            mark_loss(&lost_mark, durable.commits - state.commits).map_err(io)?;
+            // The file stands for it from now on.
+            let found = Durable::from(&state);
+            watermark.write(found).map_err(io)?;
+        }
         let shared = Arc::new(Shared {
             id,
             disk: RwLock::new(Some(disk)),
             tail: RwLock::new(Tail::new(options.tail_bytes)),
             end: watch::Sender::new(state.end),
             earliest: AtomicU64::new(state.earliest.0),
-            bytes: AtomicU64::new(state.bytes),
+            age_before_ms: state.age_ms,
+            opened: (options.elapsed)(),
+            bytes: AtomicU64::new(state.bytes()),
+            total_bytes: AtomicU64::new(state.total_bytes),
             lost: AtomicU64::new(lost),
+            records_lost: lost_mark.exists(),
             closed: AtomicBool::new(false),
             options,
         });
@@ -202,13 +250,22 @@ impl EmbeddedLog {
         Ok(Self { shared, commands })
     }
 
-    /// Removes what retention no longer holds, and resolves when that is done.
-    pub async fn retire(&self) {
-        let (done, waiting) = oneshot::channel();
-        if self.commands.send(Command::Retire(done)).await.is_ok() {
-            // An error means that the writer closed first: nothing is left to be removed.
-            let _ = waiting.await;
+    /// Removes what retention no longer holds, and resolves when that is done. `beside` is what the
+    /// rest of the folder takes on disk, in bytes.
+    pub async fn retire(&self, beside: u64) {
+        if let Err(error) = self.try_retire(beside).await {
+            tracing::warn!(%error, "retention could not remove old pushes; trying again later");
         }
+    }
+
+    async fn try_retire(&self, beside: u64) -> Result<(), End> {
+        let shared = &self.shared;
+        let up_to = shared
+            .blocking(move |shared| shared.retirable(beside))
+            .await?;
+        self.command(|done| Command::Retire(up_to, done)).await?;
+        let dropped = shared.blocking(|shared| shared.with_disk(Disk::drop_retired));
+        Ok(dropped.await?)
     }
 
     /// Keeps small state beside the log; resolves once it survives kill −9.
@@ -254,6 +311,12 @@ impl EmbeddedLog {
         Ok(number.map(Position))
     }
 
+    /// Whether durable changes beside the log were found missing, at this start or an earlier one,
+    /// and nobody has confirmed it by removing the file `lost-records`.
+    pub fn records_lost(&self) -> bool {
+        self.shared.records_lost
+    }
+
     /// How much the log holds.
     pub fn stats(&self) -> Stats {
         let shared = &self.shared;
@@ -267,18 +330,36 @@ impl EmbeddedLog {
     }
 }
 
-/// Holds the log's end against the watermark: numbers that were durable are not given out again.
-fn find_loss(state: &mut State, durable: Option<Position>) -> u64 {
-    let Some(durable) = durable.filter(|durable| *durable > state.end) else {
+/// Leaves a file that says what is missing until an operator removes it.
+fn mark_loss(path: &Path, commits: u64) -> std::io::Result<()> {
+    tracing::error!(
+        commits,
+        file = %path.display(),
+        "durable changes are missing from the store: its files were damaged or replaced"
+    );
+    let text = format!(
+        "{commits} durable changes were missing when the store was opened. They may be records of \
+         submissions. While this file is here, requests with an id that has no record are answered \
+         as unknown, and uploads are refused. Remove it, and restart, once nothing that was sent \
+         before can be sent again.\n"
+    );
+    std::fs::write(path, text)?;
+    std::fs::File::open(path)?.sync_all()
+}
+
+/// Holds what was found against the watermark: numbers that were durable are not given out again.
+/// Returns how many entries are lost.
+fn find_loss(state: &mut State, durable: Durable) -> u64 {
+    if durable.end <= state.end {
         return 0;
-    };
-    let lost = durable.0 - state.end.0;
+    }
+    let lost = durable.end.0 - state.end.0;
     tracing::error!(
         first = state.end.next().0,
-        last = durable.0,
+        last = durable.end.0,
         "stored pushes are missing from the log: its files were damaged or replaced"
     );
-    state.end = durable;
+    state.end = durable.end;
     lost
 }
 
@@ -379,6 +460,8 @@ impl Notes for EmbeddedLog {
     }
 }
 
+/// The file that stays where durable changes are missing.
+const LOST_RECORDS: &str = "lost-records";
 /// The folder of the log's database.
 const LOG: &str = "log";
 const NOTE: &[u8] = b"note/";

@@ -13,6 +13,13 @@ impl Shared {
         Position(self.earliest.load(Ordering::Acquire))
     }
 
+    /// How long the log has been open in all its life, in milliseconds. It is the age of entries.
+    pub(super) fn age_ms(&self) -> u64 {
+        let open = (self.options.elapsed)().saturating_sub(self.opened);
+        let open = u64::try_from(open.as_millis()).unwrap_or(u64::MAX);
+        self.age_before_ms.saturating_add(open)
+    }
+
     pub(super) fn check_retained(&self, after: Position) -> Result<(), ReadError> {
         let earliest = self.earliest();
         if after < earliest {
@@ -31,7 +38,7 @@ impl Shared {
     }
 
     /// The error of a read that finds no database: the log is closed, or reopens after a failure.
-    fn not_open(&self) -> ReadError {
+    pub(super) fn not_open(&self) -> ReadError {
         self.check_open()
             .err()
             .unwrap_or_else(|| ReadError::Unavailable("the store reopens after a failure".into()))
@@ -132,6 +139,6 @@ impl Shared {
 }
 
 /// A failure that may pass by itself.
-fn unavailable(error: impl std::error::Error) -> ReadError {
+pub(super) fn unavailable(error: impl std::error::Error) -> ReadError {
     ReadError::Unavailable(error.to_string())
 }

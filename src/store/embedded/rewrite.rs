@@ -11,7 +11,8 @@ use std::path::Path;
 use fjall::PersistMode;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::disk::{Disk, Placed, State};
+use super::disk::Disk;
+use super::format::{Placed, Prefix, State};
 use super::{LOG, NOTE, OpenError};
 use crate::push::{Cursor, Position, StoreId};
 use crate::store::{Entry, NewEntry};
@@ -44,7 +45,7 @@ const BATCH: usize = 512;
 
 /// Shows each value beside the log.
 pub fn each_value(folder: &Path, mut show: impl FnMut(&str, &[u8])) -> Result<(), RewriteError> {
-    let (disk, _, _) = Disk::open(&folder.join(LOG))?;
+    let (disk, _, _) = Disk::open(&folder.join(LOG), 0)?;
     for item in disk.kept.iter() {
         let (key, value) = item.into_inner()?;
         show(&name(&key), &value);
@@ -54,7 +55,7 @@ pub fn each_value(folder: &Path, mut show: impl FnMut(&str, &[u8])) -> Result<()
 
 /// Shows each entry that can be read.
 pub fn each_entry(folder: &Path, mut show: impl FnMut(&Entry)) -> Result<(), RewriteError> {
-    let (disk, store, _) = Disk::open(&folder.join(LOG))?;
+    let (disk, store, _) = Disk::open(&folder.join(LOG), 0)?;
     for item in disk.log.iter() {
         let (key, value) = item.into_inner()?;
         if let Some(entry) = Disk::read(store, &key, value) {
@@ -73,8 +74,8 @@ pub fn rewrite(folder: &Path, edit: &mut impl Edit) -> Result<(), RewriteError> 
         _ => {}
     }
     {
-        let (from, store, state) = Disk::open(&old)?;
-        let (to, _, _) = Disk::open(&new)?;
+        let (from, store, state) = Disk::open(&old, 0)?;
+        let (to, _, _) = Disk::open(&new, 0)?;
         copy(&from, &to, store, state, edit)?;
     }
     Ok(exchange(folder, &old, &new)?)
@@ -84,10 +85,9 @@ fn copy(
     from: &Disk,
     to: &Disk,
     store: StoreId,
-    mut state: State,
+    state: State,
     edit: &mut impl Edit,
 ) -> Result<(), RewriteError> {
-    state.bytes = 0;
     let mut batch = to.db.batch();
     for (at, item) in from.log.iter().enumerate() {
         let (key, value) = item.into_inner()?;
@@ -95,13 +95,13 @@ fn copy(
             continue;
         };
         let position: Position = entry.cursor.position;
-        let value = match edit.entry(&entry) {
+        let edited = edit.entry(&entry).zip(Prefix::decode(&value));
+        let value = match edited {
             None => value,
-            Some(new) => {
-                Placed::new(Cursor { store, position }, entry.received_at_ms, &new).value()
+            Some((new, before)) => {
+                Placed::new(Cursor { store, position }, before.taken, &new).value()
             }
         };
-        state.bytes += value.len() as u64;
         batch.insert(&to.log, key.clone(), value);
         batch.insert(&to.ids, *entry.id.as_bytes(), key);
         if at % BATCH == BATCH - 1 {

@@ -2,7 +2,8 @@
 
 use tokio::sync::oneshot;
 
-use super::disk::{Placed, State, Write};
+use super::disk::Write;
+use super::format::{Placed, State};
 use crate::store::{AppendError, Appended, NewEntry, Survives};
 
 pub(super) type Reply = oneshot::Sender<Result<Vec<Appended>, AppendError>>;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::{Receiver, error::TryRecvError};
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
-use super::disk::{Disk, Placed, State, Write};
+use super::disk::{Disk, Write};
+use super::format::{Placed, State, Taken};
 use super::round::{Done, Placement, Reply, Round};
-use super::watermark::Watermark;
-use super::{Shared, read, write};
+use super::watermark::{Durable, Watermark};
+use super::{LOG, Shared, journal, read, write};
 use crate::push::{Cursor, EventId, Position};
 use crate::store::{AppendError, Appended, NewEntry, Survives};
 
@@ -21,25 +22,22 @@ pub(super) enum Command {
     Append(Vec<NewEntry>, Reply),
     Keep(Vec<Write>, Survives, Done),
     Sync(Done),
-    Retire(oneshot::Sender<()>),
+    Retire(Position, Done),
     Close(oneshot::Sender<()>),
 }
 
-/// What the queue has for the writer.
-enum Next {
-    Command(Command),
-    Idle,
-    Abandoned,
-}
-
-/// Retention removes so many entries at a time, so that appends need not wait for it.
-const RETIRE_SLICE: usize = 512;
 /// After a failure the disk is tried again no sooner than this.
 const REOPEN_AFTER: Duration = Duration::from_millis(250);
 /// A commit waits no longer than this for the database's background work.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// That work is looked at so often meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// No entry is stamped further ahead of the clock.
+const MOST_AHEAD_MS: u64 = 60_000;
+/// The log's age is noted this often where nothing else is written.
+const NOTE_AGE_AFTER_MS: u64 = 60_000;
+/// Damaged entries passed over in search of the oldest that is retained.
+const LOOK_AHEAD: usize = 4096;
 /// Before the database is opened anew, so many bytes must fit on the disk.
 const PROBE_BYTES: usize = 1 << 20;
 
@@ -51,8 +49,6 @@ pub(super) struct Writer {
     end_on_disk: Position,
     watermark: Watermark,
     queue: Receiver<Command>,
-    /// Those who wait for retention to finish; empty when none is under way.
-    retiring: Vec<oneshot::Sender<()>>,
     /// When the last attempt to write failed, if it did.
     failed_at: Option<Instant>,
 }
@@ -71,7 +67,6 @@ impl Writer {
             end_on_disk,
             watermark,
             queue,
-            retiring: Vec::new(),
             failed_at: None,
         }
     }
@@ -79,13 +74,10 @@ impl Writer {
     /// Serves commands until one of them is `Close`, or nobody is left to give any.
     pub fn run(mut self) {
         let mut closing = None;
-        while closing.is_none() {
-            match self.next() {
-                Next::Command(first) => closing = self.serve(first),
-                Next::Idle => {}
-                Next::Abandoned => break,
-            }
-            self.retire_slice();
+        while closing.is_none()
+            && let Some(first) = self.queue.blocking_recv()
+        {
+            closing = self.serve(first);
         }
         // Later commands find the queue closed; those already in it find their reply dropped.
         self.queue.close();
@@ -94,21 +86,6 @@ impl Writer {
         if let Some(done) = closing {
             // Whoever asked may have gone; the log is closed all the same.
             let _: Result<(), ()> = done.send(());
-        }
-    }
-
-    /// Waits for a command; while retention is under way, only looks whether there is one.
-    fn next(&mut self) -> Next {
-        if self.retiring.is_empty() {
-            return self
-                .queue
-                .blocking_recv()
-                .map_or(Next::Abandoned, Next::Command);
-        }
-        match self.queue.try_recv() {
-            Ok(command) => Next::Command(command),
-            Err(TryRecvError::Empty) => Next::Idle,
-            Err(TryRecvError::Disconnected) => Next::Abandoned,
         }
     }
 
@@ -122,7 +99,11 @@ impl Writer {
                 Command::Append(entries, reply) => round.append(entries, reply),
                 Command::Keep(writes, survives, done) => round.change(writes, survives, done),
                 Command::Sync(done) => round.sync(done),
-                Command::Retire(done) => self.retiring.push(done),
+                Command::Retire(up_to, done) => {
+                    let retired = self.retire(up_to);
+                    // The requester may have gone.
+                    let _: Result<(), _> = done.send(retired);
+                }
                 Command::Close(done) => {
                     closing = Some(done);
                     break;
@@ -145,10 +126,14 @@ impl Writer {
     fn commit(&mut self, round: Round) {
         let writable = self.make_writable();
         let placed = writable.clone().and_then(|()| self.place(round.entries()));
-        let committed = writable.and_then(|()| self.write(placed.as_ref().ok(), &round));
+        let (new, state) = match &placed {
+            Ok(placement) => (&*placement.new, placement.state),
+            Err(_) => (&[][..], self.state),
+        };
+        let committed = writable.and_then(|()| self.write(new, &round, state));
         let appended = placed.and_then(|placement| {
             committed.clone()?;
-            self.adopt_placement(placement.state, placement.new);
+            self.publish(placement.new);
             Ok(placement.appended)
         });
         round.answer(appended, &committed);
@@ -162,7 +147,8 @@ impl Writer {
         let shared = &self.shared;
         let guard = read(&shared.disk);
         let disk = guard.as_ref().ok_or(AppendError::Closed)?;
-        let received_at_ms = shared.options.now_ms().max(self.state.last_received_ms);
+        let received_at_ms = received_at(shared.options.now_ms(), self.state.last_received_ms);
+        let age_ms = shared.age_ms();
         let mut state = State {
             last_received_ms: received_at_ms,
             ..self.state
@@ -181,8 +167,13 @@ impl Writer {
                     store: shared.id,
                     position: state.end,
                 };
-                let placed = Placed::new(cursor, received_at_ms, entry);
-                state.bytes += placed.size();
+                let taken = Taken {
+                    received_at_ms,
+                    age_ms,
+                    bytes_before: state.total_bytes,
+                };
+                let placed = Placed::new(cursor, taken, entry);
+                state.total_bytes += placed.size();
                 here.insert(entry.id, state.end.0);
                 new.push(placed);
                 state.end.0
@@ -199,44 +190,52 @@ impl Writer {
         })
     }
 
-    /// Writes the new entries and the changes of a round as one batch.
-    fn write(&mut self, placement: Option<&Placement>, round: &Round) -> Result<(), AppendError> {
-        let new = placement.filter(|placement| !placement.new.is_empty());
-        let entries = new.map(|placement| (&*placement.new, &placement.state));
-        let survives = round.survives(new.is_some());
+    /// Writes the new entries and the changes of a round as one batch, and goes on from its state.
+    fn write(&mut self, new: &[Placed], round: &Round, state: State) -> Result<(), AppendError> {
+        let survives = round.survives(!new.is_empty());
+        let wrote = !new.is_empty() || round.writes().next().is_some();
+        let state = State {
+            age_ms: self.shared.age_ms(),
+            commits: state.commits + u64::from(wrote),
+            ..state
+        };
         let shared = self.shared.clone();
         let guard = read(&shared.disk);
         let disk = guard.as_ref().ok_or(AppendError::Closed)?;
-        disk.commit(entries, round.writes(), survives)
+        disk.commit(new, round.writes(), &state, survives)
             .map_err(|error| self.failed(unavailable(error)))?;
-        let wrote = new.is_some() || round.writes().next().is_some();
+        self.go_on_from(state, survives);
         if wrote && self.failed_at.take().is_some() {
             tracing::info!("the store accepts writes again");
         }
         Ok(())
     }
 
-    /// Goes on from the state that a commit has made durable.
-    fn adopt_placement(&mut self, state: State, new: Vec<Placed>) {
-        if new.is_empty() {
-            return;
-        }
+    /// Goes on from a state that a commit has written.
+    fn go_on_from(&mut self, state: State, survives: Survives) {
         self.state = state;
         self.end_on_disk = state.end;
-        self.publish(new);
+        self.shared
+            .total_bytes
+            .store(state.total_bytes, Ordering::Relaxed);
+        self.shared.bytes.store(state.bytes(), Ordering::Relaxed);
+        if survives == Survives::PowerLoss
+            && let Err(error) = self.watermark.write(Durable::from(&state))
+        {
+            tracing::warn!(%error, "the record of what is durable could not be written");
+        }
     }
 
     /// Lets readers see entries that have become durable.
     fn publish(&self, new: Vec<Placed>) {
-        if let Err(error) = self.watermark.write(self.state.end) {
-            tracing::warn!(%error, "the record of the log's durable end could not be written");
+        if new.is_empty() {
+            return;
         }
         let mut tail = write(&self.shared.tail);
         for placed in new {
             tail.push(placed.entry);
         }
         drop(tail);
-        self.shared.bytes.store(self.state.bytes, Ordering::Relaxed);
         self.shared.end.send_replace(self.state.end);
     }
 
@@ -284,8 +283,11 @@ impl Writer {
         self.probe().map_err(unavailable)?;
         // The old one must be gone before the folder's lock is free.
         self.close_disk();
+        let options = &self.shared.options;
+        let folder = options.path.join(LOG);
+        journal::write_again(&folder).map_err(unavailable)?;
         let (disk, id, state) =
-            Disk::open(&self.shared.options.path.join("log")).map_err(unavailable)?;
+            Disk::open(&folder, options.retention_bytes).map_err(unavailable)?;
         if id != self.shared.id || state.end < self.end_on_disk {
             return Err(AppendError::Unavailable(
                 "the store's files have been replaced".into(),
@@ -311,16 +313,22 @@ impl Writer {
     }
 
     /// Takes over a state read from disk: it may hold a batch whose commit was reported as failed.
-    fn adopt(&mut self, mut state: State) {
-        self.end_on_disk = state.end;
-        // The numbers of lost entries are not given out again.
-        state.end = state.end.max(self.state.end);
-        if state.end > self.state.end {
+    /// All of it has been synced anew.
+    fn adopt(&mut self, on_disk: State) {
+        let state = State {
+            // The numbers of lost entries are not given out again.
+            end: on_disk.end.max(self.state.end),
+            commits: on_disk.commits.max(self.state.commits),
+            ..on_disk
+        };
+        let has_grown = state.end > self.state.end;
+        self.go_on_from(state, Survives::PowerLoss);
+        self.end_on_disk = on_disk.end;
+        if has_grown {
             // Those entries are not in the tail, which must stay consecutive.
             *write(&self.shared.tail) = super::Tail::new(self.shared.options.tail_bytes);
+            self.shared.end.send_replace(state.end);
         }
-        self.state = state;
-        self.publish(Vec::new());
     }
 
     /// Checks that the disk takes data, without touching the database.
@@ -332,59 +340,66 @@ impl Writer {
         wrote.and(removed)
     }
 
-    /// Removes some of what retention no longer holds; tells those who wait when nothing is left.
-    fn retire_slice(&mut self) {
-        if self.retiring.is_empty() {
-            return;
+    /// Retires the entries up to a position. Where nothing is to be retired, notes the log's age
+    /// now and then.
+    fn retire(&mut self, up_to: Position) -> Result<(), AppendError> {
+        let age_ms = self.shared.age_ms();
+        let is_due = age_ms.saturating_sub(self.state.age_ms) >= NOTE_AGE_AFTER_MS;
+        if up_to <= self.state.earliest && !is_due {
+            return Ok(());
         }
-        let retired = self.make_writable().and_then(|()| self.try_retire_slice());
-        let more = retired.unwrap_or_else(|error| {
-            tracing::warn!(%error, "retention could not remove old pushes; trying again later");
-            false
-        });
-        if !more {
-            for done in self.retiring.drain(..) {
-                // Whoever asked may have gone.
-                let _: Result<(), ()> = done.send(());
-            }
-        }
-    }
-
-    fn try_retire_slice(&mut self) -> Result<bool, AppendError> {
+        self.make_writable()?;
         let shared = self.shared.clone();
-        let options = &shared.options;
-        let age_ms = u64::try_from(options.retention.as_millis()).unwrap_or(u64::MAX);
-        let oldest_ms = options.now_ms().saturating_sub(age_ms);
-        let max_bytes = options.retention_bytes;
         let guard = read(&shared.disk);
-        let Some(disk) = guard.as_ref() else {
-            return Ok(false);
+        let disk = guard.as_ref().ok_or(AppendError::Closed)?;
+        let earliest = up_to.clamp(self.state.earliest, self.state.end.max(self.state.earliest));
+        let first = disk.first_from(earliest.next().0, LOOK_AHEAD);
+        let retired_bytes = match first.map_err(unavailable)? {
+            Some((_, prefix)) => prefix.taken.bytes_before,
+            None => self.state.total_bytes,
         };
-        let expired = disk.expired(&self.state, RETIRE_SLICE, |received_ms, held| {
-            received_ms < oldest_ms || (max_bytes > 0 && held > max_bytes)
-        });
-        if expired.up_to == self.state.earliest {
-            return Ok(false);
-        }
         let state = State {
-            earliest: expired.up_to,
-            bytes: self.state.bytes.saturating_sub(expired.bytes),
+            earliest,
+            retired_bytes: retired_bytes.max(self.state.retired_bytes),
+            age_ms,
+            commits: self.state.commits + 1,
             ..self.state
         };
-        // Told first, so that no reader takes what is being removed for damage.
-        self.shared
-            .earliest
-            .store(state.earliest.0, Ordering::Release);
-        disk.remove(&expired, &state)
+        // First, so that no reader takes what is dropped for damage.
+        shared.earliest.store(earliest.0, Ordering::Release);
+        disk.retire(&state)
             .map_err(|error| self.failed(unavailable(error)))?;
-        self.state = state;
-        self.end_on_disk = state.end;
-        self.shared.bytes.store(state.bytes, Ordering::Relaxed);
-        Ok(true)
+        self.go_on_from(state, Survives::PowerLoss);
+        Ok(())
     }
+}
+
+/// When an entry counts as received. It is no earlier than the one before, unless the clock has
+/// been set back so far that this one would be more than a minute ahead of it.
+fn received_at(now_ms: u64, last_ms: u64) -> u64 {
+    now_ms.max(last_ms.min(now_ms.saturating_add(MOST_AHEAD_MS)))
 }
 
 /// Any failure of the disk may pass.
 fn unavailable(error: impl std::error::Error) -> AppendError {
     AppendError::Unavailable(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_stamped_in_order_and_at_most_a_minute_ahead_of_the_clock() {
+        const NOW: u64 = 1_600_000_000_000;
+        for (last, expected) in [
+            (NOW - 1000, NOW),
+            (NOW, NOW),
+            (NOW + 1000, NOW + 1000),
+            (NOW + 60_000, NOW + 60_000),
+            (NOW + 3_600_000, NOW + 60_000),
+        ] {
+            assert_eq!(received_at(NOW, last), expected, "{last}");
+        }
+    }
 }

@@ -170,6 +170,9 @@ impl Uploads {
             header.upload_id = format!("gateway-{:032x}", random::unique());
         }
         self.ledger.admit(caller.account)?;
+        if self.ledger.records_lost {
+            return Err(SubmissionsError::RecordsLost);
+        }
         let name = record::upload_name(caller.account, caller.client, &header.upload_id);
         // Before the hold, so that a wrong header disturbs nobody.
         self.check(caller.account, &name, &header).await?;

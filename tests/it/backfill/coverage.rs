@@ -238,7 +238,7 @@ async fn what_retention_has_removed_does_not_come_back() {
     world.pass(47 * HOUR);
     world.push_call("young").await;
     world.pass(2 * HOUR);
-    world.log.retire().await;
+    world.log.retire(0).await;
     let days = vec!["2026-11-19".parse().unwrap()];
     let turn = world.turn("default").await.unwrap();
     let (sum, end) = ended(world.backfill.days(turn, days)).await;
@@ -260,7 +260,7 @@ async fn a_covered_day_brings_nothing_back_that_the_log_no_longer_holds() {
     assert_eq!(world.catch_up().await.unwrap().added, 2);
     world.pass(2 * HOUR);
     world.push_call("young").await;
-    world.log.retire().await;
+    world.log.retire(0).await;
     assert_eq!(world.events().await.len(), 1);
     let turn = world.turn("default").await.unwrap();
     let days = days.map(|day| day.parse().unwrap()).to_vec();

@@ -138,7 +138,7 @@ impl World {
             };
             after = last.cursor.position;
             for entry in &batch.entries {
-                let mut event = entry.decoded().unwrap().clone();
+                let mut event = entry.decode().unwrap();
                 event.raw_json = entry.raw.clone();
                 events.push(event);
             }
@@ -171,8 +171,7 @@ pub async fn ended(mut run: Run) -> (Progress, Result<(), BackfillError>) {
 async fn open(path: &Path, retention: Duration, now_ms: &Arc<AtomicU64>) -> Arc<EmbeddedLog> {
     let options = embedded::Options {
         retention,
-        clock: clock(now_ms),
-        ..embedded::Options::new(path)
+        ..embedded::Options::new(path).with_clock(clock(now_ms))
     };
     Arc::new(EmbeddedLog::open(options).await.unwrap())
 }

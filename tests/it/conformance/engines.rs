@@ -93,7 +93,7 @@ impl Engine for Embedded {
             clock: self.clock.as_function(),
             // Small, so that reads also reach the disk.
             tail_bytes: 8 << 10,
-            ..Options::new(self.folder())
+            ..Options::new(self.folder()).with_clock(self.clock.as_function())
         };
         EmbeddedLog::open(options).await.unwrap()
     }
@@ -107,7 +107,7 @@ impl Engine for Embedded {
     }
 
     async fn retire(&self, store: &EmbeddedLog) {
-        store.retire().await;
+        store.retire(0).await;
     }
 
     fn retained_bytes(&self, store: &EmbeddedLog) -> u64 {
@@ -119,7 +119,8 @@ impl Engine for Embedded {
     }
 }
 
-fn copy_files(from: &Path, to: &Path) {
+/// Copies a folder's files into another.
+pub fn copy_files(from: &Path, to: &Path) {
     for file in fs::read_dir(from).unwrap() {
         let file = file.unwrap();
         let to = to.join(file.file_name());

@@ -341,6 +341,9 @@ pub async fn entries_come_back_as_they_were<E: Engine>() {
         header: Header {
             account: "默认".into(),
             kind: 3,
+            task_id: 7,
+            call_uuid: u64::MAX,
+            ..Header::default()
         },
         raw: raw.clone(),
         ..entry("bytes")
@@ -351,7 +354,7 @@ pub async fn entries_come_back_as_they_were<E: Engine>() {
     let read = log.read(Position::START, ALL).await.unwrap().entries[0].clone();
     assert_eq!((&read.raw, read.id), (&raw, entry.id));
     assert_eq!(read.header, entry.header);
-    let event = read.decoded().unwrap();
+    let event = read.decode().unwrap();
     assert_eq!(event.cursor, log.cursor(Position(1)).to_string());
     assert_eq!(event.received_at.unwrap().seconds, 1_600_000_000);
 }

@@ -42,10 +42,9 @@ impl Watched {
         let clock = now_ms.clone();
         let options = Options {
             retention: Duration::from_secs(3600),
-            clock: Arc::new(move || {
+            ..Options::new(folder.path()).with_clock(Arc::new(move || {
                 UNIX_EPOCH + Duration::from_millis(clock.load(Ordering::SeqCst))
-            }),
-            ..Options::new(folder.path())
+            }))
         };
         let log = Arc::new(EmbeddedLog::open(options).await.unwrap());
         let subscriptions = EmbeddedSubscriptions::open(log.clone(), 100).await.unwrap();
@@ -188,7 +187,7 @@ async fn retention_is_warned_of_before_it_overtakes_and_what_is_lost_is_counted(
     assert!(findings.contains(&near), "{findings:?}");
     watched.now_ms.fetch_add(1000 * 1000, Ordering::SeqCst);
     watched.push("c").await;
-    watched.log.retire().await;
+    watched.log.retire(0).await;
     let moving = Finding::Moving {
         subscription: NAME.into(),
     };

@@ -91,8 +91,7 @@ impl World {
         };
         let store = embedded::Options {
             retention: Duration::from_hours(60 * 24),
-            clock: clock.clone(),
-            ..embedded::Options::new(folder.path())
+            ..embedded::Options::new(folder.path()).with_clock(clock.clone())
         };
         let log = Arc::new(EmbeddedLog::open(store).await.unwrap());
         let subscriptions = EmbeddedSubscriptions::open(log.clone(), 10).await.unwrap();

@@ -22,7 +22,7 @@ impl Opened {
     /// Lets retention remove everything that is there now.
     async fn forget(&self, engine: &Engine) {
         engine.pass(std::time::Duration::from_secs(61));
-        self.log.retire().await;
+        self.log.retire(0).await;
         assert_eq!(self.log.earliest(), *self.log.end().borrow());
     }
 

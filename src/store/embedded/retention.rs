@@ -1,0 +1,148 @@
+//! Decides how much of the log's old end is retired.
+//!
+//! Four bounds apply, and the strictest wins: the age of an entry, the bytes of the entries, the
+//! bytes that the folder takes, and the space that must stay free on its volume.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use super::disk::{Disk, LogTable};
+use super::format::Prefix;
+use super::{Shared, read};
+use crate::push::Position;
+use crate::store::ReadError;
+
+/// The journals of the two databases in the folder. fjall begins another one at 64 MB, and removes
+/// an old one only when its content is in tables.
+const JOURNALS: u64 = 256 << 20;
+/// This part of the bound is always left to the log, however much the rest of the folder takes.
+const LEAST_SHARE: u64 = 4;
+/// Entries that cannot be read are passed over; as many as this in a row hide what follows.
+const LOOK_AHEAD: usize = 4096;
+
+impl Shared {
+    /// The position up to which entries are to be retired. `beside` is what the rest of the folder
+    /// takes, in bytes.
+    pub(super) fn retirable(&self, beside: u64) -> Result<Position, ReadError> {
+        let guard = read(&self.disk);
+        let disk = guard.as_ref().ok_or_else(|| self.not_open())?;
+        let (earliest, end) = (self.earliest(), *self.end.borrow());
+        let oldest_ms = self.age_ms().saturating_sub(self.options.retention_ms());
+        let by_age = last(disk, earliest, end, |it| it.taken.age_ms < oldest_ms)?;
+        let total = self.total_bytes.load(Ordering::Relaxed);
+        let most = self.options.retention_bytes;
+        let by_bytes = last(disk, earliest, end, |it| {
+            most > 0 && total.saturating_sub(it.taken.bytes_before) > most
+        })?;
+        let excess = self.excess(disk, beside);
+        let by_space = first_tables(&disk.log_tables(), excess).unwrap_or_default();
+        Ok(earliest.max(by_age).max(by_bytes).max(by_space))
+    }
+
+    /// How many bytes the log's tables must give back.
+    fn excess(&self, disk: &Disk, beside: u64) -> u64 {
+        let tables: u64 = disk.log_tables().iter().map(|table| table.bytes).sum();
+        let rest = disk.table_bytes().saturating_sub(tables) + beside;
+        let room = room_for_log(self.options.retention_bytes, rest);
+        let short = match volume(&self.options.path) {
+            Ok((total, free)) => {
+                let least = total / 100 * u64::from(self.options.min_free_percent);
+                least.saturating_sub(free)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "how much of the volume is free is not known");
+                0
+            }
+        };
+        tables.saturating_sub(room).max(short)
+    }
+}
+
+/// The bytes and the free bytes of the volume that holds a folder.
+fn volume(folder: &Path) -> std::io::Result<(u64, u64)> {
+    let found = rustix::fs::statvfs(folder)?;
+    Ok((
+        found.f_blocks * found.f_frsize,
+        found.f_bavail * found.f_frsize,
+    ))
+}
+
+/// How many bytes the log's tables may take in a folder of which the rest takes so many.
+fn room_for_log(most: u64, rest: u64) -> u64 {
+    match most {
+        0 => u64::MAX,
+        most => {
+            let tables = (most / 2).max(most.saturating_sub(JOURNALS));
+            tables.saturating_sub(rest).max(most / LEAST_SHARE)
+        }
+    }
+}
+
+/// The last entry of the oldest tables that take this many bytes together.
+fn first_tables(tables: &[LogTable], bytes: u64) -> Option<Position> {
+    let mut left = bytes;
+    let enough = tables.iter().take_while(|table| {
+        let more = left > 0;
+        left = left.saturating_sub(table.bytes);
+        more
+    });
+    enough.last().map(|table| Position(table.last))
+}
+
+/// The position after the last entry for which this holds, if it holds for all before that one.
+/// Damaged entries go with the one that follows them.
+fn last(
+    disk: &Disk,
+    earliest: Position,
+    end: Position,
+    holds: impl Fn(&Prefix) -> bool,
+) -> Result<Position, ReadError> {
+    let (mut low, mut high) = (earliest.0, end.0);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found = disk.first_from(middle + 1, LOOK_AHEAD);
+        match found.map_err(super::reading::unavailable)? {
+            Some((number, prefix)) if number <= high && holds(&prefix) => low = number,
+            Some((number, _)) if number <= high => high = middle,
+            _ => high = middle,
+        }
+    }
+    Ok(Position(low))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_tables_are_retired_until_there_is_room() {
+        let tables =
+            [(10, 100), (20, 100), (30, 100)].map(|(last, bytes)| LogTable { last, bytes });
+        for (excess, expected) in [
+            (0, None),
+            (1, Some(10)),
+            (100, Some(10)),
+            (101, Some(20)),
+            (300, Some(30)),
+            (1000, Some(30)),
+        ] {
+            let position = first_tables(&tables, excess);
+            assert_eq!(position, expected.map(Position), "{excess}");
+        }
+        assert_eq!(first_tables(&[], 1), None);
+    }
+
+    #[test]
+    fn the_log_has_the_bound_without_journals_and_the_rest_and_never_less_than_a_quarter() {
+        const GIB: u64 = 1 << 30;
+        for (most, rest, expected) in [
+            (0, 5 * GIB, u64::MAX),
+            (4 * GIB, 0, 4 * GIB - JOURNALS),
+            (4 * GIB, GIB, 3 * GIB - JOURNALS),
+            (4 * GIB, 9 * GIB, GIB),
+            (JOURNALS, 0, JOURNALS / 2),
+        ] {
+            assert_eq!(room_for_log(most, rest), expected, "{most} {rest}");
+        }
+    }
+}
