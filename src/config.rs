@@ -508,6 +508,60 @@ mod tests {
     }
 
     #[test]
+    fn every_fault_of_a_providers_files_has_its_key_and_no_fault_shows_a_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().display();
+        std::fs::write(folder.path().join("token"), "hush hush").unwrap();
+        for (settings, expected) in [
+            (
+                format!("endpoint = 'https://host'\ncert_file = '{path}/cert'"),
+                "key_file: missing beside cert_file",
+            ),
+            (
+                format!("endpoint = 'https://host'\nkey_file = '{path}/key'"),
+                "cert_file: missing beside key_file",
+            ),
+            (
+                format!(
+                    "endpoint = 'https://host'\ncert_file = '{path}/cert'\n\
+                     key_file = '{path}/key'"
+                ),
+                "cert_file: ",
+            ),
+            (
+                format!("endpoint = 'http://host'\nca_file = '{path}/ca'"),
+                "endpoint: certificates belong to an https address alone",
+            ),
+            (
+                format!("endpoint = 'http://host'\ntoken_file = '{path}/token'"),
+                "token_file: a token is sent to an https or a loopback address alone",
+            ),
+            (
+                format!("endpoint = 'https://host'\ntoken_file = '{path}/token'"),
+                "token_file: ",
+            ),
+            (
+                format!("endpoint = 'http://127.0.0.1:1'\ntoken_file = '{path}/none'"),
+                "token_file: ",
+            ),
+            (
+                format!("token_file = '{path}/token'"),
+                "token_file: there is no endpoint beside it",
+            ),
+        ] {
+            let faults = parse(&format!("{ACCOUNT}[dialog_context]\n{settings}\n")).unwrap_err();
+            let [fault] = faults.as_slice() else {
+                panic!("{settings}: {faults:#?}");
+            };
+            assert!(
+                fault.starts_with(&format!("dialog_context.{expected}")),
+                "{settings}: {fault}"
+            );
+            assert!(!fault.contains("hush"), "{fault}");
+        }
+    }
+
+    #[test]
     fn a_timeout_that_leaves_the_answer_no_time_to_arrive_is_a_fault() {
         let with = |timeout| {
             parse(&format!(

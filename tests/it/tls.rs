@@ -23,19 +23,19 @@ use crate::support::{TestApp, eventually, within};
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
 /// An authority, and certificates that it has signed.
-struct Authority {
-    pem: String,
+pub struct Authority {
+    pub pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, as PEM.
-struct Signed {
-    cert: String,
-    key: String,
+pub struct Signed {
+    pub cert: String,
+    pub key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -46,7 +46,7 @@ impl Authority {
         }
     }
 
-    fn sign(&self, names: &[&str]) -> Signed {
+    pub fn sign(&self, names: &[&str]) -> Signed {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         for name in names {
@@ -66,7 +66,7 @@ impl Authority {
 }
 
 /// Writes the files of a server into a folder.
-fn write(folder: &Path, server: &Signed, clients: Option<&Authority>) -> TlsSettings {
+pub fn write(folder: &Path, server: &Signed, clients: Option<&Authority>) -> TlsSettings {
     let file = |name: &str, text: &str| {
         let path = folder.join(name);
         std::fs::write(&path, text).unwrap();
@@ -80,7 +80,7 @@ fn write(folder: &Path, server: &Signed, clients: Option<&Authority>) -> TlsSett
     }
 }
 
-async fn connect(
+pub async fn connect(
     url: &str,
     trusted: &Authority,
     client: Option<&Signed>,
