@@ -171,6 +171,12 @@ impl Config {
                 root.fault(&format!("dialog_context.overrides[{i}].account"), problem);
             }
         }
+        let keys = self.kubernetes.keys.as_ref();
+        if keys.is_some_and(Keys::are_exposed) && !self.grpc.insecure {
+            let problem = "others on the way can replace keys that come over plain http: use https, \
+                           a loopback address, or set grpc.insecure = true";
+            root.fault("auth.kubernetes.jwks_url", problem);
+        }
         let tls = self.grpc.tls.as_ref();
         let verifies_certificates = tls.is_some_and(|tls| tls.client_ca_file.is_some());
         let kubernetes = &self.kubernetes;
@@ -477,6 +483,52 @@ mod tests {
         assert_eq!(config.push.max_body_bytes, 100_000);
         let faults = parse_with("", &[("YETA_GATEWAY__GRPC__LISEN", "x")]).unwrap_err();
         assert_eq!(faults, ["grpc.lisen: unknown key"]);
+    }
+
+    #[test]
+    fn keys_and_their_token_come_and_go_over_tls_or_loopback_alone() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "token-1\n").unwrap();
+        let path = file.path().display();
+        let with = |settings: &str| parse(&format!("[auth.kubernetes]\n{settings}\n"));
+        for good in [
+            format!("jwks_url = 'https://host/keys'\ntoken_file = '{path}'"),
+            format!("jwks_url = 'http://127.0.0.1:1/keys'\ntoken_file = '{path}'"),
+            "jwks_url = 'http://localhost:1/keys'".to_owned(),
+            "jwks_url = 'http://host/keys'\n[grpc]\ninsecure = true".to_owned(),
+        ] {
+            assert!(with(&good).is_ok(), "{good}: {:?}", with(&good));
+        }
+        for (bad, expected) in [
+            (
+                "jwks_url = 'http://host/keys'".to_owned(),
+                "jwks_url: others on the way can replace keys",
+            ),
+            (
+                format!(
+                    "jwks_url = 'http://host/keys'\ntoken_file = '{path}'\n\
+                     [grpc]\ninsecure = true"
+                ),
+                "token_file: a token is sent to an https or a loopback address alone",
+            ),
+            (
+                "jwks_url = 'https://host/keys'\ntoken_file = '/none'".to_owned(),
+                "token_file: ",
+            ),
+            (
+                format!("jwks_url = 'https://host/keys'\nca_file = '{path}'"),
+                "ca_file: ",
+            ),
+            (
+                format!("jwks_url = 'http://127.0.0.1/keys'\nca_file = '{path}'"),
+                "ca_file: certificates belong to an https address alone",
+            ),
+        ] {
+            let faults = with(&bad).unwrap_err();
+            let expected = format!("auth.kubernetes.{expected}");
+            assert_eq!(faults.len(), 1, "{bad}: {faults:?}");
+            assert!(faults[0].starts_with(&expected), "{bad}: {faults:?}");
+        }
     }
 
     #[test]

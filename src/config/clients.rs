@@ -8,7 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::reader::{Section, Setting};
 use crate::account::Account;
+use crate::provider::is_loopback;
 use crate::secret::{Rule, Secret};
+use crate::tls::ClientFiles;
 
 /// `[[clients]]`: a service that may call.
 #[derive(Clone, Debug, PartialEq)]
@@ -288,15 +290,11 @@ impl Kubernetes {
             (None, None) => None,
             (Some(file), None) => Some(Keys::File(file.into())),
             (None, Some(url)) => {
-                let parsed = Uri::read(&toml::Value::String(url));
-                if parsed.is_none() {
+                let url = Uri::read(&toml::Value::String(url));
+                if url.is_none() {
                     section.fault("jwks_url", format!("expected {}", Uri::EXPECTED));
                 }
-                parsed.map(|url| Keys::Url {
-                    url,
-                    ca_file,
-                    token_file,
-                })
+                url.map(|url| read_url(section, url, ca_file, token_file))
             }
             (Some(_), Some(_)) => {
                 section.fault("jwks_url", "given twice: also as jwks_file");
@@ -307,6 +305,50 @@ impl Kubernetes {
             issuer: section.get("issuer", "https://kubernetes.default.svc".into()),
             audience: section.get("audience", "yeta-gateway".into()),
             keys,
+        }
+    }
+}
+
+/// Checks the files beside an address.
+fn read_url(
+    section: &mut Section<'_>,
+    url: Uri,
+    ca_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+) -> Keys {
+    let is_tls = url.scheme_str() == Some("https");
+    if let Some(path) = &ca_file {
+        let files = ClientFiles {
+            ca_file: Some(path.clone()),
+            identity: None,
+        };
+        if !is_tls {
+            section.fault("ca_file", "certificates belong to an https address alone");
+        } else if let Err(error) = files.read() {
+            section.fault("ca_file", error.to_string());
+        }
+    }
+    if let Some(path) = &token_file {
+        if !is_tls && !is_loopback(&url) {
+            let problem = "a token is sent to an https or a loopback address alone";
+            section.fault("token_file", problem);
+        } else if let Err(error) = Secret::file(path, Rule::Token).read() {
+            section.fault("token_file", error.to_string());
+        }
+    }
+    Keys::Url {
+        url,
+        ca_file,
+        token_file,
+    }
+}
+
+impl Keys {
+    /// Whether others on the way can replace the keys.
+    pub(super) fn are_exposed(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Url { url, .. } => url.scheme_str() != Some("https") && !is_loopback(url),
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use self::answered::{Answered, Missing, Question, Source};
 use self::cache::Cache;
+pub(crate) use self::endpoint::is_loopback;
 pub use self::endpoint::{Endpoint, EndpointError};
 use self::metrics::ProviderMetrics;
 pub use self::options::{Options, Override, Whom};
