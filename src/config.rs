@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use toml::Table;
 
+pub(crate) use self::clients::is_uri;
 pub use self::clients::{Client, Keys, Kubernetes, Permission, ServiceAccount};
 pub use self::reader::Fault;
 use self::reader::Section;
@@ -529,6 +530,24 @@ mod tests {
             assert_eq!(faults.len(), 1, "{bad}: {faults:?}");
             assert!(faults[0].starts_with(&expected), "{bad}: {faults:?}");
         }
+    }
+
+    #[test]
+    fn dns_names_of_clients_are_compared_without_regard_to_case_and_uris_with_it() {
+        let with = |first: &str, second: &str| {
+            let client = |name: &str, san: &str| {
+                format!("[[clients]]\nname = '{name}'\ntls_san = '{san}'\n")
+            };
+            let (first, second) = (client("a", first), client("b", second));
+            parse(&format!("{first}{second}"))
+        };
+        let shared = |faults: &[String]| {
+            let of_both = "clients[1].tls_san: another client has it, too";
+            faults.iter().any(|fault| fault == of_both)
+        };
+        assert!(shared(&with("CRM.svc", "crm.SVC").unwrap_err()));
+        let uris = with("spiffe://cluster/CRM", "spiffe://cluster/crm");
+        assert!(!shared(&uris.unwrap_err()));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub struct Client {
     pub name: String,
     /// The SHA-256 of its bearer tokens: one, or during a rotation two.
     pub token_sha256: Vec<[u8; 32]>,
-    /// DNS or URI names of its certificate.
+    /// DNS names of its certificate in lower case, and URI names as they are.
     pub tls_san: Vec<String>,
     /// The service account of its pods.
     pub kubernetes: Option<ServiceAccount>,
@@ -169,10 +169,10 @@ impl Client {
         if name.is_empty() {
             section.fault("name", "missing");
         }
-        let client = Self {
+        Self {
             name,
             token_sha256: read_tokens(section),
-            tls_san: section.get("tls_san", Vec::new()),
+            tls_san: read_names(section),
             kubernetes: section
                 .has("kubernetes")
                 .then(|| section.section("kubernetes", ServiceAccount::read)),
@@ -184,12 +184,29 @@ impl Client {
             max_rows_per_day: section.get("max_rows_per_day", 0),
             max_streams: section.get("max_streams", 0),
             enabled: section.get("enabled", true),
-        };
-        if client.tls_san.iter().any(String::is_empty) {
-            section.fault("tls_san", "empty");
         }
-        client
     }
+}
+
+/// Reads the names of certificates. DNS names are compared without regard to case, URIs exactly.
+fn read_names(section: &mut Section<'_>) -> Vec<String> {
+    let names: Vec<String> = section.get("tls_san", Vec::new());
+    if names.iter().any(String::is_empty) {
+        section.fault("tls_san", "empty");
+    }
+    let normal = |name: String| {
+        if is_uri(&name) {
+            name
+        } else {
+            name.to_ascii_lowercase()
+        }
+    };
+    names.into_iter().map(normal).collect()
+}
+
+/// Whether a name of a certificate is a URI: only those have a colon.
+pub(crate) fn is_uri(name: &str) -> bool {
+    name.contains(':')
 }
 
 /// Reads the hashes of tokens; a client without any credential is a fault of this setting.

@@ -80,11 +80,8 @@ pub fn write(folder: &Path, server: &Signed, clients: Option<&Authority>) -> Tls
     }
 }
 
-pub async fn connect(
-    url: &str,
-    trusted: &Authority,
-    client: Option<&Signed>,
-) -> std::io::Result<TlsStream<TcpStream>> {
+/// What trusts an authority, and shows a certificate if one is given.
+pub fn client_config(trusted: &Authority, client: Option<&Signed>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(trusted.pem.as_bytes()).unwrap())
@@ -103,8 +100,17 @@ pub async fn connect(
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
+    config
+}
+
+pub async fn connect(
+    url: &str,
+    trusted: &Authority,
+    client: Option<&Signed>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address(url)).await?;
     let name = ServerName::try_from("gateway.test").unwrap();
+    let config = client_config(trusted, client);
     let connected = TlsConnector::from(Arc::new(config)).connect(name, stream);
     within("the handshake", connected).await
 }
@@ -210,11 +216,15 @@ async fn a_client_is_known_by_a_name_of_its_certificate_or_by_its_token() {
     })
     .await;
     let by_dns = authority.sign(&["other.svc", "crm.svc"]);
+    let by_dns_in_capitals = authority.sign(&["CRM.Svc"]);
+    let by_other_uri = authority.sign(&["spiffe://cluster/ns/CRM"]);
     let by_uri = authority.sign(&["spiffe://cluster/ns/crm"]);
     let stranger = authority.sign(&["crm.svc.evil", "spiffe://cluster/ns/crm/more"]);
     for (certificate, token, expected) in [
         (Some(&by_dns), None, Code::Ok),
+        (Some(&by_dns_in_capitals), None, Code::Ok),
         (Some(&by_uri), None, Code::Ok),
+        (Some(&by_other_uri), None, Code::Unauthenticated),
         (Some(&stranger), None, Code::Unauthenticated),
         (None, None, Code::Unauthenticated),
         (None, Some("crm"), Code::Ok),
