@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use toml::Table;
 
+pub(crate) use self::clients::is_uri;
 pub use self::clients::{Client, Keys, Kubernetes, Permission, ServiceAccount};
 use self::reader::Section;
 pub use self::reader::{Fault, Percent};
@@ -170,6 +171,12 @@ impl Config {
                 let problem = format!("there is no account named {account:?}");
                 root.fault(&format!("dialog_context.overrides[{i}].account"), problem);
             }
+        }
+        let keys = self.kubernetes.keys.as_ref();
+        if keys.is_some_and(Keys::are_exposed) && !self.grpc.insecure {
+            let problem = "others on the way can replace keys that come over plain http: use https, \
+                           a loopback address, or set grpc.insecure = true";
+            root.fault("auth.kubernetes.jwks_url", problem);
         }
         let tls = self.grpc.tls.as_ref();
         let verifies_certificates = tls.is_some_and(|tls| tls.client_ca_file.is_some());
@@ -480,6 +487,70 @@ mod tests {
     }
 
     #[test]
+    fn keys_and_their_token_come_and_go_over_tls_or_loopback_alone() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "token-1\n").unwrap();
+        let path = file.path().display();
+        let with = |settings: &str| parse(&format!("[auth.kubernetes]\n{settings}\n"));
+        for good in [
+            format!("jwks_url = 'https://host/keys'\ntoken_file = '{path}'"),
+            format!("jwks_url = 'http://127.0.0.1:1/keys'\ntoken_file = '{path}'"),
+            "jwks_url = 'http://localhost:1/keys'".to_owned(),
+            "jwks_url = 'http://host/keys'\n[grpc]\ninsecure = true".to_owned(),
+        ] {
+            assert!(with(&good).is_ok(), "{good}: {:?}", with(&good));
+        }
+        for (bad, expected) in [
+            (
+                "jwks_url = 'http://host/keys'".to_owned(),
+                "jwks_url: others on the way can replace keys",
+            ),
+            (
+                format!(
+                    "jwks_url = 'http://host/keys'\ntoken_file = '{path}'\n\
+                     [grpc]\ninsecure = true"
+                ),
+                "token_file: a token is sent to an https or a loopback address alone",
+            ),
+            (
+                "jwks_url = 'https://host/keys'\ntoken_file = '/none'".to_owned(),
+                "token_file: ",
+            ),
+            (
+                format!("jwks_url = 'https://host/keys'\nca_file = '{path}'"),
+                "ca_file: ",
+            ),
+            (
+                format!("jwks_url = 'http://127.0.0.1/keys'\nca_file = '{path}'"),
+                "ca_file: certificates belong to an https address alone",
+            ),
+        ] {
+            let faults = with(&bad).unwrap_err();
+            let expected = format!("auth.kubernetes.{expected}");
+            assert_eq!(faults.len(), 1, "{bad}: {faults:?}");
+            assert!(faults[0].starts_with(&expected), "{bad}: {faults:?}");
+        }
+    }
+
+    #[test]
+    fn dns_names_of_clients_are_compared_without_regard_to_case_and_uris_with_it() {
+        let with = |first: &str, second: &str| {
+            let client = |name: &str, san: &str| {
+                format!("[[clients]]\nname = '{name}'\ntls_san = '{san}'\n")
+            };
+            let (first, second) = (client("a", first), client("b", second));
+            parse(&format!("{first}{second}"))
+        };
+        let shared = |faults: &[String]| {
+            let of_both = "clients[1].tls_san: another client has it, too";
+            faults.iter().any(|fault| fault == of_both)
+        };
+        assert!(shared(&with("CRM.svc", "crm.SVC").unwrap_err()));
+        let uris = with("spiffe://cluster/CRM", "spiffe://cluster/crm");
+        assert!(!shared(&uris.unwrap_err()));
+    }
+
+    #[test]
     fn every_fault_of_a_provider_is_told() {
         let faults = parse(&format!(
             "{ACCOUNT}[dialog_context]\nendpoint = 'provider:1'\ntimeout = '0s'\n\
@@ -505,6 +576,60 @@ mod tests {
             assert!(told, "{key} is not among {faults:#?}");
         }
         assert!(!faults.join("\n").contains("hush"), "{faults:#?}");
+    }
+
+    #[test]
+    fn every_fault_of_a_providers_files_has_its_key_and_no_fault_shows_a_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().display();
+        std::fs::write(folder.path().join("token"), "hush hush").unwrap();
+        for (settings, expected) in [
+            (
+                format!("endpoint = 'https://host'\ncert_file = '{path}/cert'"),
+                "key_file: missing beside cert_file",
+            ),
+            (
+                format!("endpoint = 'https://host'\nkey_file = '{path}/key'"),
+                "cert_file: missing beside key_file",
+            ),
+            (
+                format!(
+                    "endpoint = 'https://host'\ncert_file = '{path}/cert'\n\
+                     key_file = '{path}/key'"
+                ),
+                "cert_file: ",
+            ),
+            (
+                format!("endpoint = 'http://host'\nca_file = '{path}/ca'"),
+                "endpoint: certificates belong to an https address alone",
+            ),
+            (
+                format!("endpoint = 'http://host'\ntoken_file = '{path}/token'"),
+                "token_file: a token is sent to an https or a loopback address alone",
+            ),
+            (
+                format!("endpoint = 'https://host'\ntoken_file = '{path}/token'"),
+                "token_file: ",
+            ),
+            (
+                format!("endpoint = 'http://127.0.0.1:1'\ntoken_file = '{path}/none'"),
+                "token_file: ",
+            ),
+            (
+                format!("token_file = '{path}/token'"),
+                "token_file: there is no endpoint beside it",
+            ),
+        ] {
+            let faults = parse(&format!("{ACCOUNT}[dialog_context]\n{settings}\n")).unwrap_err();
+            let [fault] = faults.as_slice() else {
+                panic!("{settings}: {faults:#?}");
+            };
+            assert!(
+                fault.starts_with(&format!("dialog_context.{expected}")),
+                "{settings}: {fault}"
+            );
+            assert!(!fault.contains("hush"), "{fault}");
+        }
     }
 
     #[test]

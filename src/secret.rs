@@ -42,6 +42,8 @@ pub enum Rule {
     Any,
     /// A segment of the push URL that cannot be guessed.
     PushSecret,
+    /// A bearer token of an `authorization` header.
+    Token,
 }
 
 /// The minimum length of a push secret.
@@ -90,7 +92,10 @@ impl Rule {
                 Err("not made of letters, digits, '-', '_', '.', '~'")
             }
             Self::PushSecret if value.len() < MIN_PUSH_SECRET => Err("shorter than 16 characters"),
-            Self::Any | Self::PushSecret => Ok(()),
+            Self::Token if !value.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Err("not made of visible ASCII characters")
+            }
+            Self::Any | Self::PushSecret | Self::Token => Ok(()),
         }
     }
 }

@@ -1,9 +1,11 @@
-//! TLS of a listener: certificates from files, read again when they change.
+//! TLS: certificates from files, which are read again when they change.
+
+mod client;
+mod reload;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -11,12 +13,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// The files are looked at for changes no more often than this.
-const CHECK_EVERY: Duration = Duration::from_secs(1);
+pub use self::client::{ClientFiles, ClientTls, Identity};
+use self::reload::{Contents, Reloaded, Source};
 
 /// The settings of a listener with TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub struct TlsSettings {
     pub requires_client: bool,
 }
 
-/// Why a listener cannot have TLS.
+/// Why TLS files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -64,55 +65,30 @@ impl TlsError {
 /// The names in the verified certificate of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerNames {
-    /// DNS names.
+    /// DNS names, in lower case.
     pub dns: Vec<String>,
     /// URIs, such as `spiffe://cluster/ns/crm`.
     pub uris: Vec<String>,
-}
-
-/// The files of a listener as they were read.
-#[derive(PartialEq, Eq)]
-struct Files {
-    cert: Vec<u8>,
-    key: Vec<u8>,
-    client_ca: Option<Vec<u8>>,
 }
 
 /// Accepts TLS connections with the present content of the files.
 ///
 /// Open connections stay as they are when the files change. Files that cannot be used leave the
 /// last good ones in force, and a warning in the log.
-pub struct ServerTls {
+pub struct ServerTls(Reloaded<Listener>);
+
+/// A listener with TLS.
+struct Listener {
     settings: TlsSettings,
     /// The protocol that is negotiated: `h2` or `http/1.1`.
     protocol: &'static [u8],
-    config: Mutex<Arc<ServerConfig>>,
-    /// Serializes looks at the files.
-    check: tokio::sync::Mutex<Check>,
-}
-
-struct Check {
-    at: Instant,
-    files: Files,
-    /// The last fault, which is logged once.
-    fault: Option<String>,
 }
 
 impl ServerTls {
     /// Reads the files; `protocol` is `h2` or `http/1.1`.
     pub fn load(settings: TlsSettings, protocol: &'static [u8]) -> Result<Self, TlsError> {
-        let files = Files::read(&settings)?;
-        let config = files.config(&settings, protocol)?;
-        Ok(Self {
-            settings,
-            protocol,
-            config: Mutex::new(config),
-            check: tokio::sync::Mutex::new(Check {
-                at: Instant::now(),
-                files,
-                fault: None,
-            }),
-        })
+        let listener = Listener { settings, protocol };
+        Reloaded::load(listener).map(Self)
     }
 
     /// Does the handshake of a connection. The names are those of its client's certificate.
@@ -120,148 +96,102 @@ impl ServerTls {
         &self,
         stream: TcpStream,
     ) -> io::Result<(TlsStream<TcpStream>, Option<PeerNames>)> {
-        self.refresh().await;
-        let config = self.config();
+        let config = self.0.value().await;
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let certificates = stream.get_ref().1.peer_certificates();
         let names = certificates.and_then(|all| all.first()).and_then(names);
         Ok((stream, names))
     }
-
-    fn config(&self) -> Arc<ServerConfig> {
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        config.clone()
-    }
-
-    /// Reads the files again if nobody has looked at them for a while.
-    async fn refresh(&self) {
-        // Others go on with what is loaded while one looks.
-        let Ok(mut check) = self.check.try_lock() else {
-            return;
-        };
-        if check.at.elapsed() < CHECK_EVERY {
-            return;
-        }
-        let settings = self.settings.clone();
-        let read = tokio::task::spawn_blocking(move || Files::read(&settings)).await;
-        check.at = Instant::now();
-        let changed = match read {
-            Ok(Ok(files)) if files == check.files => Ok(None),
-            Ok(Ok(files)) => files
-                .config(&self.settings, self.protocol)
-                .map(|config| Some((files, config))),
-            Ok(Err(error)) => Err(error),
-            Err(_) => return,
-        };
-        match changed {
-            Ok(None) => check.fault = None,
-            Ok(Some((files, config))) => {
-                check.files = files;
-                check.fault = None;
-                *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
-                let file = self.settings.cert_file.display();
-                tracing::info!(%file, "the TLS certificate has been read again");
-            }
-            Err(error) => {
-                let fault = error.to_string();
-                if check.fault.as_ref() != Some(&fault) {
-                    tracing::warn!(fault, "the TLS files cannot be used; the last ones stay");
-                }
-                check.fault = Some(fault);
-            }
-        }
-    }
 }
 
-impl Files {
-    fn read(settings: &TlsSettings) -> Result<Self, TlsError> {
-        let client_ca = settings.client_ca_file.as_deref();
-        Ok(Self {
-            cert: read(&settings.cert_file)?,
-            key: read(&settings.key_file)?,
-            client_ca: client_ca.map(read).transpose()?,
-        })
+impl Source for Listener {
+    type Value = Arc<ServerConfig>;
+
+    fn paths(&self) -> Vec<&Path> {
+        let settings = &self.settings;
+        let mut paths = vec![settings.cert_file.as_path(), settings.key_file.as_path()];
+        paths.extend(settings.client_ca_file.as_deref());
+        paths
     }
 
-    fn config(
-        &self,
-        settings: &TlsSettings,
-        protocol: &[u8],
-    ) -> Result<Arc<ServerConfig>, TlsError> {
-        let bad = |file: &Path, problem: String| TlsError::Bad {
-            file: file.to_owned(),
-            problem,
-        };
+    fn build(&self, contents: &Contents) -> Result<Self::Value, TlsError> {
+        let settings = &self.settings;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let chain = certificates(&settings.cert_file, &self.cert)?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key)
-            .map_err(|_| bad(&settings.key_file, "holds no private key".into()))?;
+        let cert_file = &settings.cert_file;
+        let chain = certificates(cert_file, contents.of(cert_file))?;
+        let key = private_key(&settings.key_file, contents.of(&settings.key_file))?;
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .map_err(|error| bad(&settings.cert_file, error.to_string()))?;
-        let builder = match (&settings.client_ca_file, &self.client_ca) {
-            (Some(file), Some(pem)) => {
-                let verifier = client_verifier(file, pem, provider, settings.requires_client)?;
+            .map_err(|error| bad(cert_file, error.to_string()))?;
+        let builder = match &settings.client_ca_file {
+            Some(file) => {
+                let roots = roots(file, contents.of(file))?;
+                let verifier = client_verifier(file, roots, provider, settings.requires_client)?;
                 builder.with_client_cert_verifier(verifier)
             }
-            _ => builder.with_no_client_auth(),
+            None => builder.with_no_client_auth(),
         };
         let mut config = builder
             .with_single_cert(chain, key)
-            .map_err(|error| bad(&settings.cert_file, error.to_string()))?;
-        config.alpn_protocols = vec![protocol.to_vec()];
+            .map_err(|error| bad(cert_file, error.to_string()))?;
+        config.alpn_protocols = vec![self.protocol.to_vec()];
         Ok(Arc::new(config))
+    }
+}
+
+fn bad(file: &Path, problem: String) -> TlsError {
+    TlsError::Bad {
+        file: file.to_owned(),
+        problem,
     }
 }
 
 fn client_verifier(
     file: &Path,
-    pem: &[u8],
+    roots: RootCertStore,
     provider: Arc<CryptoProvider>,
     is_required: bool,
 ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
-    let bad = |problem: String| TlsError::Bad {
-        file: file.to_owned(),
-        problem,
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(file, pem)? {
-        roots
-            .add(certificate)
-            .map_err(|error| bad(error.to_string()))?;
-    }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let builder = if is_required {
         builder
     } else {
         builder.allow_unauthenticated()
     };
-    builder.build().map_err(|error| bad(error.to_string()))
+    builder
+        .build()
+        .map_err(|error| bad(file, error.to_string()))
+}
+
+fn roots(file: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file, pem)? {
+        roots
+            .add(certificate)
+            .map_err(|error| bad(file, error.to_string()))?;
+    }
+    Ok(roots)
 }
 
 fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(TlsError::Bad {
-            file: file.to_owned(),
-            problem: "holds no certificate".into(),
-        }),
+        _ => Err(bad(file, "holds no certificate".into())),
     }
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(file).map_err(|error| TlsError::Read {
-        file: file.to_owned(),
-        error,
-    })
+fn private_key(file: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| bad(file, "holds no private key".into()))
 }
 
-/// The names of a certificate that has been verified.
+/// The names of a certificate that has been verified. DNS names become lower case, as they are
+/// compared without regard to case.
 fn names(certificate: &CertificateDer<'_>) -> Option<PeerNames> {
     let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
+    let dns = certificate.valid_dns_names();
     Some(PeerNames {
-        dns: certificate.valid_dns_names().map(Into::into).collect(),
+        dns: dns.map(str::to_ascii_lowercase).collect(),
         uris: certificate.valid_uri_names().map(Into::into).collect(),
     })
 }

@@ -8,7 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::reader::{Section, Setting};
 use crate::account::Account;
+use crate::provider::is_loopback;
 use crate::secret::{Rule, Secret};
+use crate::tls::ClientFiles;
 
 /// `[[clients]]`: a service that may call.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +19,7 @@ pub struct Client {
     pub name: String,
     /// The SHA-256 of its bearer tokens: one, or during a rotation two.
     pub token_sha256: Vec<[u8; 32]>,
-    /// DNS or URI names of its certificate.
+    /// DNS names of its certificate in lower case, and URI names as they are.
     pub tls_san: Vec<String>,
     /// The service account of its pods.
     pub kubernetes: Option<ServiceAccount>,
@@ -167,10 +169,10 @@ impl Client {
         if name.is_empty() {
             section.fault("name", "missing");
         }
-        let client = Self {
+        Self {
             name,
             token_sha256: read_tokens(section),
-            tls_san: section.get("tls_san", Vec::new()),
+            tls_san: read_names(section),
             kubernetes: section
                 .has("kubernetes")
                 .then(|| section.section("kubernetes", ServiceAccount::read)),
@@ -182,12 +184,29 @@ impl Client {
             max_rows_per_day: section.get("max_rows_per_day", 0),
             max_streams: section.get("max_streams", 0),
             enabled: section.get("enabled", true),
-        };
-        if client.tls_san.iter().any(String::is_empty) {
-            section.fault("tls_san", "empty");
         }
-        client
     }
+}
+
+/// Reads the names of certificates. DNS names are compared without regard to case, URIs exactly.
+fn read_names(section: &mut Section<'_>) -> Vec<String> {
+    let names: Vec<String> = section.get("tls_san", Vec::new());
+    if names.iter().any(String::is_empty) {
+        section.fault("tls_san", "empty");
+    }
+    let normal = |name: String| {
+        if is_uri(&name) {
+            name
+        } else {
+            name.to_ascii_lowercase()
+        }
+    };
+    names.into_iter().map(normal).collect()
+}
+
+/// Whether a name of a certificate is a URI: only those have a colon.
+pub(crate) fn is_uri(name: &str) -> bool {
+    name.contains(':')
 }
 
 /// Reads the hashes of tokens; a client without any credential is a fault of this setting.
@@ -288,15 +307,11 @@ impl Kubernetes {
             (None, None) => None,
             (Some(file), None) => Some(Keys::File(file.into())),
             (None, Some(url)) => {
-                let parsed = Uri::read(&toml::Value::String(url));
-                if parsed.is_none() {
+                let url = Uri::read(&toml::Value::String(url));
+                if url.is_none() {
                     section.fault("jwks_url", format!("expected {}", Uri::EXPECTED));
                 }
-                parsed.map(|url| Keys::Url {
-                    url,
-                    ca_file,
-                    token_file,
-                })
+                url.map(|url| read_url(section, url, ca_file, token_file))
             }
             (Some(_), Some(_)) => {
                 section.fault("jwks_url", "given twice: also as jwks_file");
@@ -307,6 +322,50 @@ impl Kubernetes {
             issuer: section.get("issuer", "https://kubernetes.default.svc".into()),
             audience: section.get("audience", "yeta-gateway".into()),
             keys,
+        }
+    }
+}
+
+/// Checks the files beside an address.
+fn read_url(
+    section: &mut Section<'_>,
+    url: Uri,
+    ca_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+) -> Keys {
+    let is_tls = url.scheme_str() == Some("https");
+    if let Some(path) = &ca_file {
+        let files = ClientFiles {
+            ca_file: Some(path.clone()),
+            identity: None,
+        };
+        if !is_tls {
+            section.fault("ca_file", "certificates belong to an https address alone");
+        } else if let Err(error) = files.read() {
+            section.fault("ca_file", error.to_string());
+        }
+    }
+    if let Some(path) = &token_file {
+        if !is_tls && !is_loopback(&url) {
+            let problem = "a token is sent to an https or a loopback address alone";
+            section.fault("token_file", problem);
+        } else if let Err(error) = Secret::file(path, Rule::Token).read() {
+            section.fault("token_file", error.to_string());
+        }
+    }
+    Keys::Url {
+        url,
+        ca_file,
+        token_file,
+    }
+}
+
+impl Keys {
+    /// Whether others on the way can replace the keys.
+    pub(super) fn are_exposed(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Url { url, .. } => url.scheme_str() != Some("https") && !is_loopback(url),
         }
     }
 }

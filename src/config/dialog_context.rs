@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::reader::Section;
-use crate::provider::{Endpoint, Options, Override, Whom};
+use crate::provider::{Endpoint, EndpointError, Options, Override, Whom};
+use crate::tls::{ClientFiles, Identity};
 
 /// The platform waits for 500 ms, which the way of the question and of the answer is a part of.
 const LONGEST_TIMEOUT: Duration = Duration::from_millis(450);
@@ -57,11 +58,11 @@ fn read_override(section: &mut Section<'_>) -> Override {
 /// address, as a password may stand in it.
 fn whom(section: &mut Section<'_>) -> Option<Whom> {
     let address: Option<String> = section.optional("endpoint");
-    let ca_file: Option<PathBuf> = section.optional("ca_file");
+    let paths = FILES.map(|key| section.optional::<PathBuf>(key));
     let given = address.is_some();
     let Some(address) = address.filter(|address| !address.is_empty()) else {
-        if ca_file.is_some() {
-            section.fault("ca_file", "there is no endpoint beside it");
+        for (key, _) in FILES.iter().zip(&paths).filter(|(_, path)| path.is_some()) {
+            section.fault(key, "there is no endpoint beside it");
         }
         return given.then_some(Whom::Nobody);
     };
@@ -72,15 +73,53 @@ fn whom(section: &mut Section<'_>) -> Option<Whom> {
             return None;
         }
     };
-    let Some(ca_file) = ca_file else {
-        return Some(Whom::Service(endpoint));
-    };
-    match endpoint.with_ca_file(ca_file) {
-        Ok(endpoint) => Some(Whom::Service(endpoint)),
-        Err(error) => {
-            section.fault("ca_file", error.to_string());
-            None
+    Some(Whom::Service(with_files(section, endpoint, paths)))
+}
+
+/// The files that belong to an endpoint.
+const FILES: [&str; 4] = ["ca_file", "cert_file", "key_file", "token_file"];
+
+/// An endpoint with its files, which are read to find faults.
+fn with_files(
+    section: &mut Section<'_>,
+    mut endpoint: Endpoint,
+    [ca_file, cert_file, key_file, token_file]: [Option<PathBuf>; 4],
+) -> Endpoint {
+    match (&cert_file, &key_file) {
+        (Some(_), None) => section.fault("key_file", "missing beside cert_file"),
+        (None, Some(_)) => section.fault("cert_file", "missing beside key_file"),
+        _ => {}
+    }
+    let identity = cert_file.zip(key_file);
+    let identity = identity.map(|(cert_file, key_file)| Identity {
+        cert_file,
+        key_file,
+    });
+    let files = ClientFiles { ca_file, identity };
+    if !files.is_empty() {
+        match endpoint.clone().with_certificates(files.clone()) {
+            Ok(with) => endpoint = with,
+            Err(error) => section.fault(key(&error, &files), error.to_string()),
         }
+    }
+    if let Some(path) = token_file {
+        match endpoint.clone().with_token_file(path) {
+            Ok(with) => endpoint = with,
+            Err(error) => section.fault("token_file", error.to_string()),
+        }
+    }
+    endpoint
+}
+
+/// The setting that an error is about.
+fn key(error: &EndpointError, files: &ClientFiles) -> &'static str {
+    let EndpointError::Certificates(error) = error else {
+        return "endpoint";
+    };
+    match &files.identity {
+        Some(identity) if error.file() == identity.key_file => "key_file",
+        Some(identity) if error.file() == identity.cert_file => "cert_file",
+        _ => "ca_file",
     }
 }
 

@@ -108,7 +108,7 @@ struct Known {
     clients: Vec<Arc<Client>>,
     /// The hash of each token, and the place of its client in `clients`.
     tokens: Vec<([u8; 32], u32)>,
-    /// Certificate names.
+    /// Certificate names: DNS names in lower case, URIs as they are.
     names: BTreeMap<String, Arc<Client>>,
     /// `sub` claims.
     subjects: BTreeMap<String, Arc<Client>>,
@@ -428,7 +428,8 @@ impl Known {
     fn by_certificate(&self, head: &Parts) -> Option<Arc<Client>> {
         let connection = head.extensions.get::<Arc<Connection>>()?;
         let names = connection.names.as_ref()?;
-        let mut names = names.uris.iter().chain(&names.dns);
+        let uris = names.uris.iter().filter(|name| config::is_uri(name));
+        let mut names = uris.chain(&names.dns);
         names.find_map(|name| self.names.get(name).cloned())
     }
 }

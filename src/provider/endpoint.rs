@@ -1,19 +1,19 @@
-//! Where a service is, and how it is spoken to.
+//! Where a service is, and how the gateway shows who it is there.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use http::Uri;
-use rustls::crypto::ring::default_provider;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 
-/// A gRPC service's address.
+use crate::secret::{Rule, Secret, SecretError};
+use crate::tls::{ClientFiles, ClientTls, TlsError};
+
+/// A gRPC service's address, and the files of connections to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     uri: Uri,
-    ca_file: Option<PathBuf>,
+    files: ClientFiles,
+    token_file: Option<PathBuf>,
 }
 
 /// Why an address cannot be used.
@@ -22,17 +22,18 @@ pub enum EndpointError {
     /// Of another form. What was given is not repeated: it may hold a password.
     #[error("expected an address such as \"http://host:50051\" or \"https://host:50051\"")]
     NoAddress,
-    /// Certificates for a connection that shows none.
+    /// Certificates for a connection without TLS.
     #[error("certificates belong to an https address alone")]
     PlainWithCertificates,
-    /// The certificates cannot be read.
-    #[error("{}: {problem}", path.display())]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
+    /// A token for a connection on which others can read it.
+    #[error("a token is sent to an https or a loopback address alone")]
+    PlainWithToken,
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Certificates(#[from] TlsError),
+    /// The token cannot be used.
+    #[error(transparent)]
+    Token(#[from] SecretError),
 }
 
 impl Endpoint {
@@ -47,22 +48,35 @@ impl Endpoint {
         if !is_http || !is_bare || !has_host || has_user {
             return Err(EndpointError::NoAddress);
         }
-        Ok(Self { uri, ca_file: None })
+        Ok(Self {
+            uri,
+            files: ClientFiles::default(),
+            token_file: None,
+        })
     }
 
-    /// The same, trusting the certificates of a PEM file in place of the public ones.
-    pub fn with_ca_file(self, path: PathBuf) -> Result<Self, EndpointError> {
+    /// The same with certificates, which are read once to find faults.
+    pub fn with_certificates(self, files: ClientFiles) -> Result<Self, EndpointError> {
         if !self.is_tls() {
             return Err(EndpointError::PlainWithCertificates);
         }
-        read_certificates(&path)?;
+        files.read()?;
+        Ok(Self { files, ..self })
+    }
+
+    /// The same with the file of a bearer token, which is read once to find faults.
+    pub fn with_token_file(self, path: PathBuf) -> Result<Self, EndpointError> {
+        if !self.is_tls() && !is_loopback(&self.uri) {
+            return Err(EndpointError::PlainWithToken);
+        }
+        token(&path).read()?;
         Ok(Self {
-            ca_file: Some(path),
+            token_file: Some(path),
             ..self
         })
     }
 
-    /// Whether it is spoken to over TLS.
+    /// Whether connections to it have TLS.
     pub fn is_tls(&self) -> bool {
         self.uri.scheme_str() == Some("https")
     }
@@ -76,40 +90,35 @@ impl Endpoint {
         self.uri.to_string().trim_end_matches('/').to_owned()
     }
 
-    pub(super) fn tls(&self) -> Result<Option<ClientConfig>, EndpointError> {
-        let Some(path) = &self.ca_file else {
-            return Ok(None);
-        };
-        let roots = read_certificates(path)?;
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| problem(path, &error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Some(config))
+    /// The TLS of connections to it; `None`: they are plain.
+    pub(super) fn tls(&self) -> Result<Option<ClientTls>, EndpointError> {
+        let files = self.is_tls().then(|| self.files.clone());
+        Ok(files.map(ClientTls::load).transpose()?)
+    }
+
+    /// The bearer token of requests to it.
+    pub(super) fn token(&self) -> Result<Option<Secret>, EndpointError> {
+        let token = self.token_file.as_ref().map(token);
+        if let Some(token) = &token {
+            token.read()?;
+        }
+        Ok(token)
     }
 }
 
-fn read_certificates(path: &Path) -> Result<RootCertStore, EndpointError> {
-    let mut roots = RootCertStore::empty();
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|error| problem(path, &error))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| problem(path, &error))?;
-        let added = roots.add(certificate);
-        added.map_err(|error| problem(path, &error))?;
-    }
-    if roots.is_empty() {
-        return Err(problem(path, &"there is no certificate in it"));
-    }
-    Ok(roots)
+fn token(path: &PathBuf) -> Secret {
+    Secret::file(path, Rule::Token)
 }
 
-fn problem(path: &Path, problem: &impl ToString) -> EndpointError {
-    EndpointError::Certificates {
-        path: path.to_owned(),
-        problem: problem.to_string(),
-    }
+/// Whether an address leads to this machine. The resolver keeps `localhost` to that.
+pub(crate) fn is_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let address: Option<IpAddr> = host.parse().ok();
+    address.map_or_else(
+        || host.eq_ignore_ascii_case("localhost"),
+        |address| address.is_loopback(),
+    )
 }
 
 #[cfg(test)]
@@ -141,13 +150,59 @@ mod tests {
     }
 
     #[test]
-    fn certificates_are_looked_at_beforehand() {
+    fn certificates_are_read_beforehand_and_only_of_https() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_owned();
-        let https = || Endpoint::parse("https://provider").unwrap();
-        assert!(https().with_ca_file(path.clone()).is_err());
-        assert!(https().with_ca_file("/none".into()).is_err());
-        let http = Endpoint::parse("http://provider").unwrap();
-        assert!(http.with_ca_file(path).is_err());
+        let trusting = |ca_file: PathBuf| ClientFiles {
+            ca_file: Some(ca_file),
+            identity: None,
+        };
+        let with = |url: &str, files| Endpoint::parse(url).unwrap().with_certificates(files);
+        for bad in [path.clone(), "/none".into()] {
+            let refused = with("https://provider", trusting(bad.clone()));
+            match refused.unwrap_err() {
+                EndpointError::Certificates(error) => assert_eq!(error.file(), bad),
+                other => panic!("{other}"),
+            }
+        }
+        let refused = with("http://provider", trusting(path));
+        assert!(matches!(refused, Err(EndpointError::PlainWithCertificates)));
+    }
+
+    #[test]
+    fn a_token_is_for_tls_and_loopback_alone_and_read_beforehand() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "token-1\n").unwrap();
+        let with = |url: &str, path: &std::path::Path| {
+            let endpoint = Endpoint::parse(url).unwrap();
+            endpoint.with_token_file(path.to_owned())
+        };
+        for good in [
+            "https://provider:1",
+            "http://127.0.0.1:1",
+            "http://127.8.9.10:1",
+            "http://[::1]:1",
+            "http://LocalHost:1",
+        ] {
+            assert!(with(good, file.path()).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://provider:1",
+            "http://localhost.evil:1",
+            "http://127.0.0.1.evil:1",
+            "http://10.0.0.1:1",
+            "http://0.0.0.0:1",
+            "http://[::ffff:10.0.0.1]:1",
+        ] {
+            let refused = with(bad, file.path());
+            assert!(
+                matches!(refused, Err(EndpointError::PlainWithToken)),
+                "{bad}"
+            );
+        }
+        std::fs::write(file.path(), "hush hush").unwrap();
+        let refused = with("https://provider", file.path()).unwrap_err();
+        assert!(!refused.to_string().contains("hush"), "{refused}");
+        assert!(with("https://provider", "/none".as_ref()).is_err());
     }
 }

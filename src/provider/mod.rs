@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use self::answered::{Answered, Missing, Question, Source};
 use self::cache::Cache;
+pub(crate) use self::endpoint::is_loopback;
 pub use self::endpoint::{Endpoint, EndpointError};
 use self::metrics::ProviderMetrics;
 pub use self::options::{Options, Override, Whom};
@@ -28,6 +29,7 @@ use crate::proto::semantic_value::Value;
 use crate::proto::{
     AnalyzeSemanticsRequest, AnalyzeSemanticsResponse, GetDialogContextRequest, SemanticValue,
 };
+use crate::secret;
 
 /// The services that are asked, and what is answered in their place.
 ///
@@ -56,6 +58,10 @@ impl Providers {
                 let service = Service::new(endpoint, &options, metrics)?;
                 services.insert(endpoint.clone(), service);
             }
+        }
+        let tokens = services.values().filter_map(Service::token);
+        if let Err(error) = secret::keep_fresh(tokens) {
+            tracing::error!(%error, "tokens are not read again when their files change");
         }
         Ok(Self {
             services,

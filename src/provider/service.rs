@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, sleep, timeout_at};
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Request, Status};
 
 use super::answered::Missing;
@@ -22,11 +24,13 @@ use crate::proto::{
     AnalyzeSemanticsRequest, AnalyzeSemanticsResponse, GetDialogContextRequest,
     GetDialogContextResponse,
 };
+use crate::secret::Secret;
 
 /// A service that is asked.
 pub(super) struct Service {
     name: Arc<str>,
     endpoint: Endpoint,
+    token: Option<Secret>,
     lanes: Lanes,
     circuit: Circuit,
     second_tries: SecondTries,
@@ -43,15 +47,22 @@ pub(super) trait Ask: Clone + Send {
     fn ask(
         self,
         client: Client,
-        time: Duration,
+        terms: Terms,
     ) -> impl Future<Output = Result<Self::Answer, Status>> + Send;
+}
+
+/// What a request carries beside its question.
+pub(super) struct Terms {
+    /// The time that the service has.
+    time: Duration,
+    authorization: Option<MetadataValue<Ascii>>,
 }
 
 impl Ask for GetDialogContextRequest {
     type Answer = GetDialogContextResponse;
 
-    async fn ask(self, mut client: Client, time: Duration) -> Result<Self::Answer, Status> {
-        let answer = client.get_dialog_context(within(self, time)).await;
+    async fn ask(self, mut client: Client, terms: Terms) -> Result<Self::Answer, Status> {
+        let answer = client.get_dialog_context(terms.request(self)).await;
         answer.map(tonic::Response::into_inner)
     }
 }
@@ -59,17 +70,33 @@ impl Ask for GetDialogContextRequest {
 impl Ask for AnalyzeSemanticsRequest {
     type Answer = AnalyzeSemanticsResponse;
 
-    async fn ask(self, mut client: Client, time: Duration) -> Result<Self::Answer, Status> {
-        let answer = client.analyze_semantics(within(self, time)).await;
+    async fn ask(self, mut client: Client, terms: Terms) -> Result<Self::Answer, Status> {
+        let answer = client.analyze_semantics(terms.request(self)).await;
         answer.map(tonic::Response::into_inner)
     }
 }
 
-/// Tells the service how long it has.
-fn within<T>(question: T, time: Duration) -> Request<T> {
-    let mut request = Request::new(question);
-    request.set_timeout(time);
-    request
+impl Terms {
+    fn request<T>(self, question: T) -> Request<T> {
+        let mut request = Request::new(question);
+        request.set_timeout(self.time);
+        if let Some(authorization) = self.authorization {
+            request
+                .metadata_mut()
+                .insert("authorization", authorization);
+        }
+        request
+    }
+}
+
+/// The header that carries a token; no log shows it.
+fn bearer(token: &Secret) -> Option<MetadataValue<Ascii>> {
+    // The token was read at the start, and each later one is checked before it takes its place.
+    let token = token.read().ok()?;
+    let mut header: MetadataValue<Ascii> =
+        format!("Bearer {}", token.expose_secret()).parse().ok()?;
+    header.set_sensitive(true);
+    Some(header)
 }
 
 impl Service {
@@ -93,6 +120,7 @@ impl Service {
         };
         Ok(Self {
             lanes: Lanes::new([lane(), lane()]),
+            token: endpoint.token()?,
             endpoint: endpoint.clone(),
             circuit: Circuit::default(),
             second_tries: SecondTries::default(),
@@ -100,6 +128,11 @@ impl Service {
             name,
             metrics,
         })
+    }
+
+    /// The token of its requests, which is to be read again when its file changes.
+    pub fn token(&self) -> Option<&Secret> {
+        self.token.as_ref()
     }
 
     /// The service's answer, if there is one by the deadline.
@@ -164,8 +197,11 @@ impl Service {
         deadline: Instant,
     ) -> Result<Q::Answer, Status> {
         let client = Client::with_origin(picked.wire.clone(), self.endpoint.uri().clone());
-        let time = deadline.saturating_duration_since(Instant::now());
-        let told = question.ask(client, time).await;
+        let terms = Terms {
+            time: deadline.saturating_duration_since(Instant::now()),
+            authorization: self.token.as_ref().and_then(bearer),
+        };
+        let told = question.ask(client, terms).await;
         picked.heard();
         told
     }

@@ -4,19 +4,19 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::seq::SliceRandom;
-use rustls::crypto::ring::default_provider;
-use tokio::net::lookup_host;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
@@ -24,6 +24,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt, service_fn};
 
 use super::endpoint::{Endpoint, EndpointError};
+use crate::tls::ClientTls;
 
 /// Resolving the name, connecting to one of its addresses, and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,12 +39,11 @@ const WINDOW: u32 = 1 << 20;
 /// Makes connections to one endpoint.
 #[derive(Clone)]
 pub(super) struct Connector {
-    connect: BoxCloneSyncService<Uri, Stream, BoxError>,
+    tcp: BoxCloneSyncService<Uri, TokioIo<TcpStream>, BoxError>,
+    tls: Option<Arc<ClientTls>>,
     uri: Uri,
     ping_interval: Duration,
 }
-
-type Stream = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
 
 /// What keeps a connection going; ends with it.
 pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -55,16 +55,9 @@ impl Connector {
         tcp.set_nodelay(true);
         // Split among the name's addresses, so that one that does not answer leaves time for others.
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT * 3 / 4));
-        let builder = HttpsConnectorBuilder::new();
-        let builder = match endpoint.tls()? {
-            Some(tls) => builder.with_tls_config(tls),
-            None => builder
-                .with_provider_and_webpki_roots(default_provider())
-                .expect("the provider knows the versions of TLS that are asked for"),
-        };
-        let connect = builder.https_or_http().enable_http2().wrap_connector(tcp);
         Ok(Self {
-            connect: BoxCloneSyncService::new(connect),
+            tcp: BoxCloneSyncService::new(tcp.map_err(BoxError::from)),
+            tls: endpoint.tls()?.map(Arc::new),
             uri: endpoint.uri().clone(),
             ping_interval: connection_age / PINGS,
         })
@@ -73,7 +66,7 @@ impl Connector {
     /// Resolves the name anew and connects to one of its addresses, whichever comes up.
     pub async fn connect(&self) -> Result<(Wire, Driver), BoxError> {
         let made = timeout(CONNECT_TIMEOUT, async {
-            let stream = self.connect.clone().oneshot(self.uri.clone()).await?;
+            let stream = self.stream().await?;
             let handshake = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(WINDOW)
@@ -93,12 +86,27 @@ impl Connector {
         };
         Ok((Wire { sender }, Box::pin(driver)))
     }
+
+    /// Connects, with the present certificates where the endpoint has TLS.
+    async fn stream(&self) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, BoxError> {
+        let (tcp, uri) = (self.tcp.clone(), self.uri.clone());
+        let Some(tls) = self.tls.clone() else {
+            return Ok(MaybeHttpsStream::Http(tcp.oneshot(uri).await?));
+        };
+        let mut connector = HttpsConnector::from((tcp, tls.config().await));
+        connector.enforce_https();
+        BoxCloneSyncService::new(connector).oneshot(uri).await
+    }
 }
 
 /// All addresses of a name in an order of chance: connections are to be spread over a service's
-/// instances, and the system sorts addresses the same way each time.
+/// instances, and the system sorts addresses the same way each time. `localhost` is this machine,
+/// whatever the system says: a token may be sent there without TLS.
 async fn resolve(name: Name) -> io::Result<std::vec::IntoIter<SocketAddr>> {
     let mut addresses: Vec<_> = lookup_host((name.as_str(), 0)).await?.collect();
+    if name.as_str().eq_ignore_ascii_case("localhost") {
+        addresses.retain(|address| address.ip().is_loopback());
+    }
     addresses.shuffle(&mut rand::rng());
     Ok(addresses.into_iter())
 }

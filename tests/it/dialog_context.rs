@@ -3,7 +3,7 @@
 mod inbound;
 pub mod provider;
 mod semantics;
-mod tls;
+pub mod tls;
 mod trouble;
 
 use std::collections::BTreeMap;

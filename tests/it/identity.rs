@@ -1,17 +1,24 @@
 //! Who may call what, what each client is shown, and what is written about it.
 
 mod audit;
+pub mod jwks;
 mod masking;
 mod quotas;
 mod reload;
 mod rights;
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper_util::rt::TokioIo;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tonic_types::StatusExt as _;
@@ -19,10 +26,31 @@ use yeta_gateway::account::Account;
 use yeta_gateway::config::{Client, Permission};
 use yeta_gateway::secret::Secret;
 
+use crate::hostile::raw::address;
+use crate::tls::{Authority, Signed, client_config};
+
 pub fn channel(grpc: &str) -> Channel {
     Endpoint::from_shared(grpc.to_owned())
         .unwrap()
         .connect_lazy()
+}
+
+/// A channel over TLS, with a client's certificate if one is given.
+pub fn tls_channel(grpc: &str, trusted: &Authority, client: Option<&Signed>) -> Channel {
+    let tls = Arc::new(client_config(trusted, client));
+    let address = address(grpc);
+    let connect = tower::service_fn(move |_: http::Uri| {
+        let tls = tls.clone();
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            let name = ServerName::try_from("gateway.test").unwrap();
+            let stream = TlsConnector::from(tls).connect(name, stream).await?;
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        }
+    });
+    Endpoint::from_shared(grpc.to_owned())
+        .unwrap()
+        .connect_with_connector_lazy(connect)
 }
 
 /// A client whose token is its name.

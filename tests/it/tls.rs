@@ -23,19 +23,19 @@ use crate::support::{TestApp, eventually, within};
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
 /// An authority, and certificates that it has signed.
-struct Authority {
-    pem: String,
+pub struct Authority {
+    pub pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, as PEM.
-struct Signed {
-    cert: String,
-    key: String,
+pub struct Signed {
+    pub cert: String,
+    pub key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -46,7 +46,7 @@ impl Authority {
         }
     }
 
-    fn sign(&self, names: &[&str]) -> Signed {
+    pub fn sign(&self, names: &[&str]) -> Signed {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         for name in names {
@@ -66,7 +66,7 @@ impl Authority {
 }
 
 /// Writes the files of a server into a folder.
-fn write(folder: &Path, server: &Signed, clients: Option<&Authority>) -> TlsSettings {
+pub fn write(folder: &Path, server: &Signed, clients: Option<&Authority>) -> TlsSettings {
     let file = |name: &str, text: &str| {
         let path = folder.join(name);
         std::fs::write(&path, text).unwrap();
@@ -80,11 +80,8 @@ fn write(folder: &Path, server: &Signed, clients: Option<&Authority>) -> TlsSett
     }
 }
 
-async fn connect(
-    url: &str,
-    trusted: &Authority,
-    client: Option<&Signed>,
-) -> std::io::Result<TlsStream<TcpStream>> {
+/// What trusts an authority, and shows a certificate if one is given.
+pub fn client_config(trusted: &Authority, client: Option<&Signed>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(trusted.pem.as_bytes()).unwrap())
@@ -103,8 +100,17 @@ async fn connect(
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
+    config
+}
+
+pub async fn connect(
+    url: &str,
+    trusted: &Authority,
+    client: Option<&Signed>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address(url)).await?;
     let name = ServerName::try_from("gateway.test").unwrap();
+    let config = client_config(trusted, client);
     let connected = TlsConnector::from(Arc::new(config)).connect(name, stream);
     within("the handshake", connected).await
 }
@@ -210,11 +216,15 @@ async fn a_client_is_known_by_a_name_of_its_certificate_or_by_its_token() {
     })
     .await;
     let by_dns = authority.sign(&["other.svc", "crm.svc"]);
+    let by_dns_in_capitals = authority.sign(&["CRM.Svc"]);
+    let by_other_uri = authority.sign(&["spiffe://cluster/ns/CRM"]);
     let by_uri = authority.sign(&["spiffe://cluster/ns/crm"]);
     let stranger = authority.sign(&["crm.svc.evil", "spiffe://cluster/ns/crm/more"]);
     for (certificate, token, expected) in [
         (Some(&by_dns), None, Code::Ok),
+        (Some(&by_dns_in_capitals), None, Code::Ok),
         (Some(&by_uri), None, Code::Ok),
+        (Some(&by_other_uri), None, Code::Unauthenticated),
         (Some(&stranger), None, Code::Unauthenticated),
         (None, None, Code::Unauthenticated),
         (None, Some("crm"), Code::Ok),

@@ -48,6 +48,8 @@ pub struct Desk {
     asked: AtomicUsize,
     last: Mutex<Option<GetDialogContextRequest>>,
     last_semantics: Mutex<Option<AnalyzeSemanticsRequest>>,
+    /// The bearer token that requests must have.
+    token: Mutex<Option<String>>,
 }
 
 /// Tells the contexts of providers apart.
@@ -63,11 +65,28 @@ impl Desk {
             asked: AtomicUsize::new(0),
             last: Mutex::default(),
             last_semantics: Mutex::default(),
+            token: Mutex::default(),
         })
     }
 
     pub fn context(&self) -> BTreeMap<String, String> {
         self.context.clone()
+    }
+
+    /// Refuses requests without this token from now on.
+    pub fn require(&self, token: &str) {
+        *self.token.lock().unwrap() = Some(token.to_owned());
+    }
+
+    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let required = self.token.lock().unwrap();
+        let required = required.as_ref().map(|token| format!("Bearer {token}"));
+        let given = request.metadata().get("authorization");
+        let given = given.map(|value| value.to_str().unwrap().to_owned());
+        if given == required {
+            return Ok(());
+        }
+        Err(Status::unauthenticated("another token is required"))
     }
 
     async fn answer(&self) -> Result<BTreeMap<String, String>, Status> {
@@ -131,6 +150,11 @@ impl Provider {
         self.desk.context()
     }
 
+    /// Refuses requests without this token from now on.
+    pub fn require(&self, token: &str) {
+        self.desk.require(token);
+    }
+
     /// How often it was asked.
     pub fn asked(&self) -> usize {
         self.desk.asked.load(Ordering::SeqCst)
@@ -171,6 +195,7 @@ impl DialogContextService for Desk {
         request: Request<GetDialogContextRequest>,
     ) -> Result<Response<GetDialogContextResponse>, Status> {
         assert!(request.metadata().contains_key("grpc-timeout"));
+        self.check(&request)?;
         *self.last.lock().unwrap() = Some(request.into_inner());
         let context = self.answer().await?.into_iter().collect();
         Ok(Response::new(GetDialogContextResponse { context }))
@@ -180,6 +205,7 @@ impl DialogContextService for Desk {
         &self,
         request: Request<AnalyzeSemanticsRequest>,
     ) -> Result<Response<AnalyzeSemanticsResponse>, Status> {
+        self.check(&request)?;
         *self.last_semantics.lock().unwrap() = Some(request.into_inner());
         self.answer().await?;
         let value = |key: &str, value| SemanticValue {

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use http::uri::PathAndQuery;
+use tempfile::TempDir;
 use tonic::client::Grpc;
+use tonic::transport::Channel;
 use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 use yeta_gateway::config::{Keys, Kubernetes, Permission, ServiceAccount};
@@ -12,13 +14,15 @@ use yeta_gateway::proto::subscription_service_client::SubscriptionServiceClient;
 use yeta_gateway::proto::{
     CreateSubscriptionRequest, GetSubscriptionRequest, ListSubscriptionsRequest, Subscription,
 };
+use yeta_gateway::tls::TlsSettings;
 
-use super::{Issuer, by, channel, client, reason, second_account};
+use super::{Issuer, by, channel, client, reason, second_account, tls_channel};
 use crate::support::TestApp;
+use crate::tls::{Authority, write};
 
 /// Sends one empty message; gives the code and the reason that the answer begins with.
-async fn call(app: &TestApp, path: &'static str, headers: &[(&str, &str)]) -> (Code, String) {
-    let mut grpc = Grpc::new(channel(&app.grpc));
+async fn call(channel: &Channel, path: &'static str, headers: &[(&str, &str)]) -> (Code, String) {
+    let mut grpc = Grpc::new(channel.clone());
     grpc.ready().await.unwrap();
     let mut request = Request::new(());
     for (name, value) in headers {
@@ -72,10 +76,14 @@ const REFUSALS: [&str; 5] = [
     "CLIENT_DISABLED",
 ];
 
-/// A gateway with a client for each right, named after it, by token and by service account, and one
-/// that is switched off.
-async fn gateway(keys: &Path) -> TestApp {
+/// A gateway with a client for each right, named after it, by token, by service account and by
+/// certificate, and one that is switched off.
+async fn gateway(keys: &Path, tls: TlsSettings) -> TestApp {
     TestApp::with(|config| {
+        config.grpc.tls = Some(TlsSettings {
+            requires_client: false,
+            ..tls
+        });
         config.accounts.push(second_account());
         config.kubernetes = Kubernetes {
             issuer: "https://cluster".into(),
@@ -86,6 +94,7 @@ async fn gateway(keys: &Path) -> TestApp {
         config.clients = rights
             .map(|right| {
                 let mut client = client(right.name(), &[right], &["default"]);
+                client.tls_san = vec![format!("{}.svc", right.name())];
                 client.kubernetes = Some(ServiceAccount {
                     namespace: "crm".into(),
                     service_account: right.name().into(),
@@ -95,92 +104,159 @@ async fn gateway(keys: &Path) -> TestApp {
             .collect();
         let mut off = client("off", &Permission::ALL, &["*"]);
         off.enabled = false;
+        off.tls_san = vec!["off.svc".into()];
         config.clients.push(off);
     })
     .await
 }
 
-#[tokio::test]
-async fn every_rpc_refuses_bad_credentials_and_accounts_and_lets_each_right_do_its_own() {
-    let folder = tempfile::tempdir().unwrap();
-    let keys = folder.path().join("jwks.json");
-    let (issuer, stranger) = (Issuer::new(), Issuer::new());
-    std::fs::write(&keys, issuer.jwks()).unwrap();
-    let app = gateway(&keys).await;
-    let bearer = |token: &str| format!("Bearer {token}");
-    let refused = |reason: &str| (Code::Unauthenticated, reason.to_owned());
-    let mut checked = 0;
-    for path in rpcs() {
-        for (what, header) in [
-            ("no credentials", None),
-            ("a wrong token", Some(bearer("nobody"))),
-            ("an empty token", Some(bearer(""))),
-            ("another scheme", Some("Basic outbound".into())),
-            (
-                "an expired JWT",
-                Some(bearer(&issuer.token("admin", "yeta-gateway", -90))),
-            ),
-            (
-                "a wrong audience",
-                Some(bearer(&issuer.token("admin", "other", 600))),
-            ),
+/// What a request shows of its client: a connection with or without a certificate, and a token.
+struct Shown {
+    channel: Channel,
+    token: Option<String>,
+}
+
+impl Shown {
+    /// Calls an RPC for an account; `None`: for the default one.
+    async fn call(&self, path: &'static str, account: Option<&str>) -> (Code, String) {
+        let token = self.token.iter().map(|it| ("authorization", it.as_str()));
+        let account = account.iter().map(|it| ("yeta-account", *it));
+        let headers: Vec<_> = token.chain(account).collect();
+        call(&self.channel, path, &headers).await
+    }
+}
+
+/// A gateway of the table, and those who make credentials for it.
+struct Table {
+    app: TestApp,
+    issuer: Issuer,
+    authority: Authority,
+    /// A connection without a certificate.
+    plain: Channel,
+    _folder: TempDir,
+}
+
+impl Table {
+    async fn new() -> Self {
+        let (folder, issuer) = (tempfile::tempdir().unwrap(), Issuer::new());
+        let keys = folder.path().join("jwks.json");
+        std::fs::write(&keys, issuer.jwks()).unwrap();
+        let authority = Authority::new();
+        let server = authority.sign(&["gateway.test"]);
+        let tls = write(folder.path(), &server, Some(&authority));
+        let app = gateway(&keys, tls).await;
+        Self {
+            plain: tls_channel(&app.grpc, &authority, None),
+            app,
+            issuer,
+            authority,
+            _folder: folder,
+        }
+    }
+
+    fn token(&self, token: impl std::fmt::Display) -> Shown {
+        Shown {
+            channel: self.plain.clone(),
+            token: Some(format!("Bearer {token}")),
+        }
+    }
+
+    fn jwt(&self, name: &str) -> Shown {
+        self.token(self.issuer.token(name, "yeta-gateway", 600))
+    }
+
+    fn certificate(&self, name: &str) -> Shown {
+        let signed = self.authority.sign(&[name]);
+        Shown {
+            channel: tls_channel(&self.app.grpc, &self.authority, Some(&signed)),
+            token: None,
+        }
+    }
+
+    /// Credentials of no client.
+    fn strangers(&self) -> Vec<(&'static str, Shown)> {
+        let (issuer, stranger) = (&self.issuer, Issuer::new());
+        let nothing = Shown {
+            channel: self.plain.clone(),
+            token: None,
+        };
+        let basic = Shown {
+            channel: self.plain.clone(),
+            token: Some("Basic outbound".into()),
+        };
+        let known_with_a_wrong_token = Shown {
+            token: Some("Bearer nobody".into()),
+            ..self.certificate("admin.svc")
+        };
+        let jwt = |audience, seconds| issuer.token("admin", audience, seconds);
+        vec![
+            ("no credentials", nothing),
+            ("a wrong token", self.token("nobody")),
+            ("an empty token", self.token("")),
+            ("another scheme", basic),
+            ("an expired JWT", self.token(jwt("yeta-gateway", -90))),
+            ("a wrong audience", self.token(jwt("other", 600))),
             (
                 "a stranger's JWT",
-                Some(bearer(&stranger.token("admin", "yeta-gateway", 600))),
+                self.token(stranger.token("admin", "yeta-gateway", 600)),
+            ),
+            ("an unknown account's JWT", self.jwt("who")),
+            ("an unknown certificate", self.certificate("who.svc")),
+            (
+                "a certificate with a similar name",
+                self.certificate("admin.svc.who"),
             ),
             (
-                "an unknown account's JWT",
-                Some(bearer(&issuer.token("who", "yeta-gateway", 600))),
+                "a certificate of a client and a wrong token",
+                known_with_a_wrong_token,
             ),
-        ] {
-            let header = header.iter().map(|it| ("authorization", it.as_str()));
-            let headers: Vec<_> = header.collect();
-            let expected = refused("UNAUTHENTICATED");
-            assert_eq!(call(&app, path, &headers).await, expected, "{path}: {what}");
-        }
-        for right in Permission::ALL {
-            let token = bearer(right.name());
-            let with = |account: &'static str| {
-                [("authorization", token.as_str()), ("yeta-account", account)]
-            };
-            if !is_enough(right, path) {
-                let expected = (Code::PermissionDenied, "RPC_FORBIDDEN".to_owned());
-                assert_eq!(
-                    call(&app, path, &with("default")).await,
-                    expected,
-                    "{path}: {right:?}"
-                );
-                continue;
-            }
-            let other = (Code::PermissionDenied, "ACCOUNT_FORBIDDEN".to_owned());
-            assert_eq!(
-                call(&app, path, &with("second")).await,
-                other,
-                "{path}: {right:?}"
-            );
-            let none = (Code::NotFound, "ACCOUNT_NOT_FOUND".to_owned());
-            assert_eq!(
-                call(&app, path, &with("none")).await,
-                none,
-                "{path}: {right:?}"
-            );
-            let jwt = bearer(&issuer.token(right.name(), "yeta-gateway", 600));
-            for token in [token.as_str(), jwt.as_str()] {
-                let (code, reason) = call(&app, path, &[("authorization", token)]).await;
-                let is_allowed = !REFUSALS.contains(&reason.as_str());
-                assert!(is_allowed, "{path}: {right:?} got {code:?} {reason}");
-            }
-            checked += 1;
-        }
-        let off = call(&app, path, &[("authorization", "Bearer off")]).await;
-        assert_eq!(
-            off,
-            (Code::PermissionDenied, "CLIENT_DISABLED".to_owned()),
-            "{path}"
-        );
+        ]
     }
-    assert!(checked > 50, "{checked}");
-    app.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_rpc_refuses_bad_credentials_and_accounts_and_lets_each_right_do_its_own() {
+    let table = Table::new().await;
+    let strangers = table.strangers();
+    let clients = Permission::ALL.map(|right| {
+        let name = right.name();
+        let certificate = table.certificate(&format!("{name}.svc"));
+        let shown = [table.token(name), table.jwt(name), certificate];
+        (right, shown)
+    });
+    let off = [table.token("off"), table.certificate("off.svc")];
+    let expect = |code, reason: &str| (code, reason.to_owned());
+    let mut checked = 0;
+    for path in rpcs() {
+        for (what, stranger) in &strangers {
+            let refused = expect(Code::Unauthenticated, "UNAUTHENTICATED");
+            assert_eq!(stranger.call(path, None).await, refused, "{path}: {what}");
+        }
+        for off in &off {
+            let refused = expect(Code::PermissionDenied, "CLIENT_DISABLED");
+            assert_eq!(off.call(path, None).await, refused, "{path}");
+        }
+        for (right, shown) in &clients {
+            for (shown, how) in shown.iter().zip(["token", "JWT", "certificate"]) {
+                let what = format!("{path}: {right:?} by {how}");
+                if !is_enough(*right, path) {
+                    let refused = expect(Code::PermissionDenied, "RPC_FORBIDDEN");
+                    assert_eq!(shown.call(path, Some("default")).await, refused, "{what}");
+                    continue;
+                }
+                let other = expect(Code::PermissionDenied, "ACCOUNT_FORBIDDEN");
+                assert_eq!(shown.call(path, Some("second")).await, other, "{what}");
+                let none = expect(Code::NotFound, "ACCOUNT_NOT_FOUND");
+                assert_eq!(shown.call(path, Some("none")).await, none, "{what}");
+                let (code, reason) = shown.call(path, None).await;
+                let is_refused = REFUSALS.contains(&reason.as_str());
+                assert!(!is_refused, "{what} got {code:?} {reason}");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 150, "{checked}");
+    table.app.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -174,6 +174,11 @@ impl Process {
         eventually("a line of the log", is_there).await;
     }
 
+    /// How often it has written this.
+    pub fn count_logged(&self, text: &str) -> usize {
+        self.running.output.lock().unwrap().matches(text).count()
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         let pid = self.id().to_string();
