@@ -12,6 +12,7 @@ mod broken_log;
 mod calls;
 mod codes;
 mod conformance;
+mod connection_age;
 mod crash;
 mod deploy;
 mod dialog_context;
