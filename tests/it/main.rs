@@ -34,6 +34,7 @@ mod push_tls;
 mod pushes;
 mod reconciliation;
 mod relay;
+mod rotation;
 mod sandbox;
 mod secrecy;
 mod shutdown;

@@ -23,19 +23,19 @@ use crate::support::{TestApp, eventually, within};
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
 /// An authority, and certificates that it has signed.
-struct Authority {
-    pem: String,
+pub struct Authority {
+    pub pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, as PEM.
-struct Signed {
-    cert: String,
-    key: String,
+pub struct Signed {
+    pub cert: String,
+    pub key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -46,7 +46,7 @@ impl Authority {
         }
     }
 
-    fn sign(&self, names: &[&str]) -> Signed {
+    pub fn sign(&self, names: &[&str]) -> Signed {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         for name in names {
@@ -85,10 +85,24 @@ async fn connect(
     trusted: &Authority,
     client: Option<&Signed>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    let connector = connector(&[trusted], client);
+    let stream = TcpStream::connect(address(url)).await?;
+    let connected = connector.connect(server_name(), stream);
+    within("the handshake", connected).await
+}
+
+/// The name that clients ask the gateway's certificate for.
+pub fn server_name() -> ServerName<'static> {
+    ServerName::try_from("gateway.test").unwrap()
+}
+
+/// A client's side of handshakes.
+pub fn connector(trusted: &[&Authority], client: Option<&Signed>) -> TlsConnector {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(trusted.pem.as_bytes()).unwrap())
-        .unwrap();
+    for authority in trusted {
+        let root = CertificateDer::from_pem_slice(authority.pem.as_bytes());
+        roots.add(root.unwrap()).unwrap();
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -103,10 +117,7 @@ async fn connect(
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(address(url)).await?;
-    let name = ServerName::try_from("gateway.test").unwrap();
-    let connected = TlsConnector::from(Arc::new(config)).connect(name, stream);
-    within("the handshake", connected).await
+    TlsConnector::from(Arc::new(config))
 }
 
 /// The status of a health check over a connection.
