@@ -41,36 +41,14 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
         clients()?
     );
     let client = client_runtime()?;
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header([
-        "load", "probe", "p50", "under it", "ratio", "p99", "under it", "ratio", "failed",
-    ]);
-    let mut memory = String::new();
     for (name, start) in LOADS {
         let gateway = Process::start_with(platform.address, &more)?;
         client.block_on(push(gateway.push, Until::Answered(RECORDS)))?;
         let (alone, beside) = measure(plan, &client, &gateway, start)?;
-        for (place, kind) in KINDS.iter().enumerate() {
-            let failed = alone.failed[place] + beside.failed[place];
-            table.add_row(row(
-                if place == 0 { name } else { "" },
-                kind,
-                [&alone.latency[place], &beside.latency[place]],
-                failed,
-            ));
-        }
-        let (peak, budget) = (gateway.peak()?, gateway.memory_of_bounds()?);
-        writeln!(memory, " {name}: {peak:.0} MiB of {budget} MiB")?;
+        print(name, plan.rounds, &alone, &beside);
+        let (peak, bounds) = (gateway.peak()?, gateway.memory_of_bounds()?);
+        println!(" peak of memory: {peak:.0} MiB of the {bounds} MiB that the bounds allow");
     }
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    println!(
-        "\nhostile: what clients beside each load notice ({} rounds)",
-        plan.rounds
-    );
-    println!("{table}");
-    println!("\nhostile: peak of the gateway's memory, and what its bounds allow in sum\n{memory}");
     Ok(())
 }
 
@@ -103,13 +81,39 @@ fn measure(
     Ok((alone, beside))
 }
 
-fn row(name: &str, kind: &str, [alone, beside]: [&Histogram<u64>; 2], failed: u64) -> [String; 9] {
+fn print(name: &str, rounds: usize, alone: &Probes, beside: &Probes) {
+    let mut table = Table::new();
+    let header = [
+        "",
+        "p50",
+        "beside it",
+        "ratio",
+        "p99",
+        "beside it",
+        "ratio",
+        "failed",
+    ];
+    table.load_style(NOTHING).set_header(header);
+    for (place, kind) in KINDS.into_iter().enumerate() {
+        let latencies = [&alone.latency[place], &beside.latency[place]];
+        table.add_row(row(
+            kind,
+            latencies,
+            alone.failed[place] + beside.failed[place],
+        ));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("\nhostile: {name} ({rounds} rounds)\n{table}");
+}
+
+fn row(kind: &str, [alone, beside]: [&Histogram<u64>; 2], failed: u64) -> [String; 8] {
     #[expect(clippy::cast_precision_loss, reason = "a minute at most")]
     let at = |latency: &Histogram<u64>, q| latency.value_at_quantile(q) as f64;
     let ms = |micros: f64| format!("{:.2} ms", micros / 1e3);
     let ratio = |q| format!("{:.1}", at(beside, q) / at(alone, q));
     [
-        name.to_owned(),
         kind.to_owned(),
         ms(at(alone, 0.5)),
         ms(at(beside, 0.5)),
