@@ -2,7 +2,7 @@
 //! and goes: how long the platform waits for each answer. The gateway's own timeout is its default,
 //! 400 ms, and the platform's 500.
 
-mod provider;
+pub mod provider;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -19,6 +19,7 @@ mod delivery;
 mod dialog;
 mod gateway;
 mod handout;
+mod hostile;
 mod idle;
 mod ingest;
 mod load;
@@ -46,7 +47,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Bench = fn(&Plan) -> anyhow::Result<()>;
 
-const BENCHES: [(&str, Bench); 13] = [
+const BENCHES: [(&str, Bench); 14] = [
     ("unary", unary::run),
     ("auth", auth::run),
     ("ingest", ingest::run),
@@ -60,6 +61,7 @@ const BENCHES: [(&str, Bench); 13] = [
     ("upload", upload::run),
     ("unknown", unknown::run),
     ("dialog", dialog::run),
+    ("hostile", hostile::run),
 ];
 
 fn main() -> anyhow::Result<()> {

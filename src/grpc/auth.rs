@@ -30,8 +30,8 @@ pub enum AuthError {
         /// The client's name.
         client: String,
     },
-    /// The client was changed in the gateway's configuration while its stream was open. Safe to
-    /// call again with the present credentials.
+    /// While the stream was open, the configuration withdrew its credential or changed the
+    /// client's rights. Safe to call again with the present credentials.
     #[error("the client's credentials or rights have changed")]
     Revoked,
     /// The client lacks a right.
@@ -106,14 +106,14 @@ pub struct Clients {
 #[derive(Debug)]
 struct Known {
     clients: Vec<Arc<Client>>,
-    /// The hash of each token, and the place of its client in `clients`.
-    tokens: Vec<([u8; 32], u32)>,
+    /// The hash of each token.
+    tokens: Vec<([u8; 32], Caller)>,
     /// Certificate names: DNS names in lower case, URIs as they are.
-    names: BTreeMap<String, Arc<Client>>,
+    names: BTreeMap<String, Caller>,
     /// `sub` claims.
-    subjects: BTreeMap<String, Arc<Client>>,
+    subjects: BTreeMap<String, Caller>,
     /// Stands for everybody when no clients are configured.
-    everybody: Option<Arc<Client>>,
+    everybody: Option<Caller>,
 }
 
 #[derive(Debug)]
@@ -127,8 +127,6 @@ struct Client {
     is_everybody: bool,
     /// What it has used; kept when the configuration changes.
     usage: Arc<Usage>,
-    /// Cancelled when its credentials or rights have changed.
-    revoked: CancellationToken,
 }
 
 /// A client that has shown who it is.
@@ -136,9 +134,28 @@ struct Client {
 pub struct Caller {
     client: Arc<Client>,
     method: Method,
+    /// Cancelled when its credential is withdrawn or the client's rights change.
+    revoked: CancellationToken,
 }
 
 impl Caller {
+    fn new(client: &Arc<Client>, method: Method) -> Self {
+        Self {
+            client: client.clone(),
+            method,
+            revoked: CancellationToken::new(),
+        }
+    }
+
+    /// Passes the streams of a credential on to its caller in the next configuration. They end if
+    /// the credential is withdrawn, or the client or its rights are others.
+    fn hand_over(&self, next: Option<&mut Self>) {
+        match next.filter(|next| next.client.has_rights_of(&self.client)) {
+            Some(next) => next.revoked = self.revoked.clone(),
+            None => self.revoked.cancel(),
+        }
+    }
+
     /// The client's name, for logs.
     pub fn name(&self) -> &str {
         &self.client.config.name
@@ -220,9 +237,10 @@ impl Caller {
         &self.client.usage
     }
 
-    /// Cancelled when the client's credentials or rights have changed: its streams end.
+    /// Cancelled when the caller's credential is withdrawn or the client's rights change: its
+    /// streams end.
     pub fn revoked(&self) -> &CancellationToken {
-        &self.client.revoked
+        &self.revoked
     }
 }
 
@@ -272,7 +290,7 @@ impl Clients {
     pub fn listening_on(mut self, address: SocketAddr) -> Self {
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
         let everybody = Arc::get_mut(known).and_then(|known| known.everybody.as_mut());
-        if let Some(everybody) = everybody.and_then(Arc::get_mut)
+        if let Some(everybody) = everybody.and_then(|it| Arc::get_mut(&mut it.client))
             && !address.ip().is_loopback()
         {
             everybody.rights.remove(&Permission::Admin);
@@ -280,8 +298,8 @@ impl Clients {
         self
     }
 
-    /// Puts other clients in the place of the present ones. Streams of clients that have changed
-    /// end.
+    /// Puts other clients in the place of the present ones. A stream ends if its credential is gone
+    /// or its client's rights have changed; a further credential ends none.
     pub fn replace(&self, clients: &[config::Client]) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let next = Arc::new(Known::new(clients, Some(&known)));
@@ -298,38 +316,32 @@ impl Clients {
     pub async fn authenticate(&self, head: &Parts) -> Result<Caller, AuthError> {
         let known = self.known();
         if let Some(everybody) = &known.everybody {
-            return Ok(Caller {
-                client: everybody.clone(),
-                method: Method::None,
-            });
+            return Ok(everybody.clone());
         }
-        let (client, method) = match head.headers.get(AUTHORIZATION) {
+        let caller = match head.headers.get(AUTHORIZATION) {
             Some(header) => self.by_token(&known, header).await,
-            None => (known.by_certificate(head), Method::Certificate),
+            None => known.by_certificate(head),
         };
-        let client = client.ok_or(AuthError::Unauthenticated)?;
-        if !client.config.enabled {
-            let client = client.config.name.clone();
+        let caller = caller.ok_or(AuthError::Unauthenticated)?;
+        if !caller.client.config.enabled {
+            let client = caller.name().to_owned();
             return Err(AuthError::ClientDisabled { client });
         }
-        Ok(Caller { client, method })
+        Ok(caller)
     }
 
-    async fn by_token(&self, known: &Known, header: &HeaderValue) -> (Option<Arc<Client>>, Method) {
-        let Some(token) = bearer(header) else {
-            return (None, Method::Token);
-        };
+    async fn by_token(&self, known: &Known, header: &HeaderValue) -> Option<Caller> {
+        let token = bearer(header)?;
         let Some(jwts) = self.jwts.as_ref().filter(|_| Jwts::is_jwt(token)) else {
-            return (known.by_hash(token), Method::Token);
+            return known.by_hash(token);
         };
-        let client = match jwts.subject(token).await {
+        match jwts.subject(token).await {
             Ok(subject) => known.subjects.get(&subject).cloned(),
             Err(error) => {
                 tracing::debug!(%error, "a token of a service account is refused");
                 None
             }
-        };
-        (client, Method::Jwt)
+        }
     }
 
     /// The default account, if the caller may use it.
@@ -377,55 +389,71 @@ impl Known {
     fn new(configs: &[config::Client], before: Option<&Known>) -> Self {
         let clients: Vec<_> = configs
             .iter()
-            .map(|config| Client::new(config, before))
+            .map(|config| Arc::new(Client::new(config, before)))
             .collect();
-        for gone in before.iter().flat_map(|before| &before.clients) {
-            if !clients.iter().any(|client| client.is_same(gone)) {
-                gone.revoked.cancel();
-            }
-        }
         // A gateway that knew clients is never opened to everybody while it runs.
-        let everybody = (clients.is_empty() && before.is_none()).then(Client::everybody);
-        if let Some(gone) = before.and_then(|before| before.everybody.as_ref()) {
-            gone.revoked.cancel();
-        }
+        let everybody = (clients.is_empty() && before.is_none())
+            .then(|| Caller::new(&Arc::new(Client::everybody()), Method::None));
         let (mut tokens, mut names, mut subjects) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        for (place, client) in (0..).zip(&clients) {
-            let hashes = client.config.token_sha256.iter();
-            tokens.extend(hashes.map(|hash| (*hash, place)));
+        for client in &clients {
+            for hash in &client.config.token_sha256 {
+                tokens.push((*hash, Caller::new(client, Method::Token)));
+            }
             for name in &client.config.tls_san {
-                names.insert(name.clone(), client.clone());
+                names.insert(name.clone(), Caller::new(client, Method::Certificate));
             }
             if let Some(account) = &client.config.kubernetes {
-                subjects.insert(account.subject(), client.clone());
+                subjects.insert(account.subject(), Caller::new(client, Method::Jwt));
             }
         }
-        Self {
+        let mut known = Self {
             clients,
             tokens,
             names,
             subjects,
             everybody,
+        };
+        if let Some(before) = before {
+            before.hand_over(&mut known);
+        }
+        known
+    }
+
+    /// Passes the streams of each credential on to the next version of the configuration.
+    fn hand_over(&self, next: &mut Self) {
+        for (hash, caller) in &self.tokens {
+            let same = next.tokens.iter_mut().find(|(known, _)| known == hash);
+            caller.hand_over(same.map(|(_, caller)| caller));
+        }
+        for (name, caller) in &self.names {
+            caller.hand_over(next.names.get_mut(name));
+        }
+        for (subject, caller) in &self.subjects {
+            caller.hand_over(next.subjects.get_mut(subject));
+        }
+        if let Some(everybody) = &self.everybody {
+            everybody.hand_over(None);
         }
     }
 
     /// The client whose token this is. Hashes are compared in constant time, and with every
     /// client's, so that the time shows nothing of them.
-    fn by_hash(&self, token: &str) -> Option<Arc<Client>> {
+    fn by_hash(&self, token: &str) -> Option<Caller> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let mut found = Choice::from(0);
         let mut place = 0_u32;
-        for (known, of) in &self.tokens {
+        for (number, (known, _)) in (0..).zip(&self.tokens) {
             let is_same = known.ct_eq(&hash);
-            place.conditional_assign(of, is_same);
+            place.conditional_assign(&number, is_same);
             found |= is_same;
         }
         let found = bool::from(found).then_some(place)?;
-        self.clients.get(found as usize).cloned()
+        let (_, caller) = self.tokens.get(found as usize)?;
+        Some(caller.clone())
     }
 
     /// The client of a certificate: of the first of its names that a client has.
-    fn by_certificate(&self, head: &Parts) -> Option<Arc<Client>> {
+    fn by_certificate(&self, head: &Parts) -> Option<Caller> {
         let connection = head.extensions.get::<Arc<Connection>>()?;
         let names = connection.names.as_ref()?;
         let uris = names.uris.iter().filter(|name| config::is_uri(name));
@@ -435,30 +463,24 @@ impl Known {
 }
 
 impl Client {
-    fn new(config: &config::Client, before: Option<&Known>) -> Arc<Self> {
+    fn new(config: &config::Client, before: Option<&Known>) -> Self {
         let every_account = config.accounts.iter().any(|name| name == "*");
         let included = config.allow.iter().flat_map(|right| right.includes());
         let of_before = before.and_then(|before| {
             let mut clients = before.clients.iter();
             clients.find(|client| client.config.name == config.name)
         });
-        let client = Self {
+        Self {
             rights: config.allow.iter().chain(included).copied().collect(),
             accounts: (!every_account).then(|| config.accounts.iter().cloned().collect()),
             is_everybody: false,
             usage: of_before.map(|it| it.usage.clone()).unwrap_or_default(),
-            revoked: CancellationToken::new(),
             config: config.clone(),
-        };
-        match of_before {
-            // Its streams go on.
-            Some(same) if client.is_same(same) => same.clone(),
-            _ => Arc::new(client),
         }
     }
 
-    fn everybody() -> Arc<Self> {
-        Arc::new(Self {
+    fn everybody() -> Self {
+        Self {
             config: config::Client {
                 name: "everybody".to_owned(),
                 ..config::Client::default()
@@ -467,12 +489,18 @@ impl Client {
             accounts: None,
             is_everybody: true,
             usage: Arc::default(),
-            revoked: CancellationToken::new(),
-        })
+        }
     }
 
-    fn is_same(&self, other: &Self) -> bool {
-        self.config == other.config
+    /// Whether it is the same client with the same rights and bounds, whatever its credentials are.
+    fn has_rights_of(&self, other: &Self) -> bool {
+        let without_credentials = |client: &Self| config::Client {
+            token_sha256: Vec::new(),
+            tls_san: Vec::new(),
+            kubernetes: None,
+            ..client.config.clone()
+        };
+        without_credentials(self) == without_credentials(other)
     }
 }
 
@@ -484,10 +512,7 @@ impl Caller {
             name: name.to_owned(),
             ..config::Client::default()
         };
-        Self {
-            client: Client::new(&config, None),
-            method: Method::Token,
-        }
+        Self::new(&Arc::new(Client::new(&config, None)), Method::Token)
     }
 }
 
@@ -650,13 +675,55 @@ mod tests {
         crm.token_sha256.push(Sha256::digest("next").into());
         let clients = Clients::new(std::slice::from_ref(&crm), vec![]);
         let old = clients.authenticate(&bearer_of("crm-token")).await.unwrap();
-        clients.authenticate(&bearer_of("next")).await.unwrap();
+        let next = clients.authenticate(&bearer_of("next")).await.unwrap();
         crm.token_sha256.remove(0);
         clients.replace(&[crm]);
-        assert!(old.revoked().is_cancelled());
+        assert!(old.revoked().is_cancelled() && !next.revoked().is_cancelled());
         clients.authenticate(&bearer_of("next")).await.unwrap();
         let refused = clients.authenticate(&bearer_of("crm-token")).await;
         assert_eq!(refused.unwrap_err(), AuthError::Unauthenticated);
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_its_credential_or_a_change_of_rights_and_not_with_a_new_credential()
+    {
+        let crm = client("crm", &[], &["first"]);
+        let hash = |token: &str| <[u8; 32]>::from(Sha256::digest(token));
+        let more_tokens = config::Client {
+            token_sha256: vec![hash("next"), hash("crm-token")],
+            ..crm.clone()
+        };
+        let with_name = config::Client {
+            tls_san: vec!["crm.svc".into()],
+            ..crm.clone()
+        };
+        let other_token = config::Client {
+            token_sha256: vec![hash("next")],
+            ..crm.clone()
+        };
+        let other_accounts = config::Client {
+            accounts: vec!["second".into()],
+            ..crm.clone()
+        };
+        let other_name = config::Client {
+            name: "other".into(),
+            ..crm.clone()
+        };
+        for (next, ends) in [
+            (crm.clone(), false),
+            (more_tokens, false),
+            (with_name, false),
+            (other_token, true),
+            (other_accounts, true),
+            (other_name, true),
+        ] {
+            let clients = Clients::new(std::slice::from_ref(&crm), vec![]);
+            let caller = clients.authenticate(&bearer_of("crm-token")).await.unwrap();
+            clients.replace(std::slice::from_ref(&next));
+            assert_eq!(caller.revoked().is_cancelled(), ends, "{next:?}");
+            clients.replace(&[]);
+            assert!(caller.revoked().is_cancelled(), "{next:?}");
+        }
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ use tower::{Service, ServiceExt};
 
 use super::connections::Slot;
 use super::outgoing::{Traffic, Verdict};
+use super::status;
 use crate::tls::{PeerNames, ServerTls};
 
 /// A peer that has not finished the TLS handshake and sent the HTTP/2 preface by then is cut off.
@@ -45,9 +46,9 @@ const PREFACE: usize = 24;
 const AGE_GRACE: Duration = Duration::from_secs(30);
 /// Connections of clients are looked at this often, and sooner where `patience` is short.
 const SWEEP: Duration = Duration::from_secs(10);
-/// While the gateway drains, a connection without a client's request is closed after this time,
-/// which its last answers need.
-const DRAIN_LINGER: Duration = Duration::from_secs(1);
+/// The time that last answers need. A connection is closed after it when the grace of its age is
+/// over, and while the gateway drains if it has no client's request.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What requests know of their connection; an extension of each.
 pub struct Connection {
@@ -185,6 +186,7 @@ impl Serving {
                     http.as_mut().graceful_shutdown();
                 }
                 Step::Leave => {}
+                Step::End => connection.traffic.end_all(status::connection_aged),
                 Step::Close => return,
             }
         }
@@ -209,6 +211,8 @@ fn builder() -> http2::Builder<TokioExecutor> {
 enum Step {
     /// Announce that no further requests are taken.
     Leave,
+    /// End the responses that are open.
+    End,
     /// Cut it off.
     Close,
 }
@@ -219,8 +223,8 @@ struct Timetable {
     is_draining: bool,
     patience: Duration,
     sweep: tokio::time::Interval,
-    old: Option<Instant>,
-    cut_off: Option<Instant>,
+    /// The next step that the connection's age asks for.
+    aging: Option<(Instant, Step)>,
 }
 
 impl Timetable {
@@ -235,9 +239,21 @@ impl Timetable {
             is_draining: false,
             patience: serving.patience,
             sweep,
-            old: (!serving.max_age.is_zero()).then(|| Instant::now() + serving.max_age),
-            cut_off: None,
+            aging: (!serving.max_age.is_zero())
+                .then(|| (Instant::now() + serving.max_age, Step::Leave)),
         }
+    }
+
+    /// Takes the step that is due by age, and sets the next one.
+    fn age(&mut self) -> Step {
+        let (_, step) = self.aging.take().unwrap_or((Instant::now(), Step::Close));
+        let next = match step {
+            Step::Leave => Some((AGE_GRACE, Step::End)),
+            Step::End => Some((LINGER, Step::Close)),
+            Step::Close => None,
+        };
+        self.aging = next.map(|(after, step)| (Instant::now() + after, step));
+        step
     }
 
     async fn next(&mut self, traffic: &Traffic) -> Step {
@@ -245,16 +261,11 @@ impl Timetable {
             tokio::select! {
                 () = self.drain.cancelled(), if !self.is_draining => {
                     self.is_draining = true;
-                    self.sweep = interval(DRAIN_LINGER);
+                    self.sweep = interval(LINGER);
                     self.sweep.reset();
                     return Step::Leave;
                 }
-                () = at(self.old) => {
-                    self.old = None;
-                    self.cut_off = Some(Instant::now() + AGE_GRACE);
-                    return Step::Leave;
-                }
-                () = at(self.cut_off) => return Step::Close,
+                () = at(self.aging.as_ref().map(|(at, _)| *at)) => return self.age(),
                 now = self.sweep.tick() => {
                     if self.is_draining && !traffic.has_admitted() {
                         return Step::Close;
@@ -328,5 +339,90 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Counted<IO> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body::Frame;
+    use tokio::io::duplex;
+    use tonic::{Code, Status};
+    use tonic_types::StatusExt as _;
+
+    use super::super::connections::Connections;
+    use super::super::outgoing::Outgoing;
+    use super::*;
+
+    const MAX_AGE: Duration = Duration::from_secs(300);
+
+    /// Answers with a stream that has no end. Its first frame is larger than what a client with
+    /// small windows takes.
+    async fn endless(request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        use futures_util::StreamExt as _;
+        let connection = request.extensions().get::<Arc<Connection>>().unwrap();
+        let first = Ok::<_, Status>(Frame::data(Bytes::from(vec![0; 1000])));
+        let frames = futures_util::stream::iter([first]).chain(futures_util::stream::pending());
+        let body = Body::new(http_body_util::StreamBody::new(frames));
+        let open = connection.traffic.begin(true);
+        let body = Outgoing::new(body, open, None, Box::new(()));
+        Ok(Response::new(Body::new(body)))
+    }
+
+    /// The stream of a client of a new connection, and the connection's end.
+    async fn connect(
+        window: u32,
+    ) -> (
+        http::Response<h2::RecvStream>,
+        tokio::task::JoinHandle<Result<(), h2::Error>>,
+    ) {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let serving = Serving {
+            tls: None,
+            max_age: MAX_AGE,
+            patience: MAX_AGE * 2,
+            drain: CancellationToken::new(),
+        };
+        let (client, server) = duplex(64 << 10);
+        let slot = Connections::new(1, 1).open(peer).unwrap();
+        let service = tower::service_fn(endless);
+        let handshake = Instant::now() + HANDSHAKE;
+        tokio::spawn(serving.serve_http(server, None, peer, slot, service, handshake));
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(window);
+        let (send, connection) = builder.handshake(client).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut send = send.ready().await.unwrap();
+        let request = Request::post("http://gateway/stream").body(()).unwrap();
+        let (response, _): (_, h2::SendStream<Bytes>) = send.send_request(request, true).unwrap();
+        let response = response.await.unwrap();
+        (response, connection)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_outlives_the_grace_of_its_connection_ends_with_a_status_to_retry() {
+        let begun = Instant::now();
+        let (response, connection) = connect(1 << 20).await;
+        let mut body = response.into_body();
+        assert_eq!(body.data().await.unwrap().unwrap().len(), 1000);
+        assert!(body.data().await.is_none());
+        assert_eq!(begun.elapsed(), MAX_AGE + AGE_GRACE);
+        let trailers = body.trailers().await.unwrap().unwrap();
+        let status = Status::from_header_map(&trailers).unwrap();
+        let details = status.get_error_details();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(details.error_info().unwrap().reason, "DRAINING");
+        assert!(details.retry_info().is_some());
+        connection.await.unwrap().unwrap();
+        assert_eq!(begun.elapsed(), MAX_AGE + AGE_GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_cut_off_a_moment_after_the_grace() {
+        let begun = Instant::now();
+        let (_response, connection) = connect(1).await;
+        // The end of its bytes, with a stream still open.
+        let _ = connection.await.unwrap();
+        assert_eq!(begun.elapsed(), MAX_AGE + AGE_GRACE + LINGER);
     }
 }

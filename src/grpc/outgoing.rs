@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -91,7 +91,7 @@ impl Traffic {
                 Waits::ForGateway => continue,
             };
             if idle >= patience {
-                state.end(patience);
+                state.refuse(patience);
             }
             refused += usize::from(idle >= patience * 2);
         }
@@ -101,6 +101,16 @@ impl Traffic {
             Verdict::Close
         } else {
             Verdict::Retire
+        }
+    }
+
+    /// Ends every response with a status, which is given the cursor where its client can go on.
+    pub(super) fn end_all(&self, status: fn(Option<&str>) -> Status) {
+        let open: Vec<_> = self.bodies().open.values().cloned().collect();
+        for state in open {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let given = state.given();
+            state.end(given, status);
         }
     }
 
@@ -141,7 +151,9 @@ struct State {
     /// The rest of a large frame.
     rest: Bytes,
     waits: Waits,
-    /// The last word to a client that took nothing.
+    /// Wakes the task that waits for the next frame.
+    waker: Option<Waker>,
+    /// The last word to the client, in place of the response's own.
     end: Option<HeaderMap>,
     resume_at: Option<ResumeAt>,
     /// The position before the frame of which `rest` is a part.
@@ -150,20 +162,36 @@ struct State {
 }
 
 impl State {
-    /// Frees what the response holds; the client finds the reason once it takes what is on its way.
-    fn end(&mut self, patience: Duration) {
-        if self.body.take().is_none() {
+    /// Ends a response of which the client takes nothing. The client finds the reason once it takes
+    /// what is on its way.
+    fn refuse(&mut self, patience: Duration) {
+        if self.body.is_none() {
             return;
         }
         let is_whole = std::mem::take(&mut self.rest).is_empty();
-        self.held = None;
         // A frame of which a part is dropped is not taken: its events come again.
-        let cursor = self.resume_at.take().map(|resume_at| {
-            let given = resume_at.position.load(Relaxed);
-            (resume_at.cursor)(if is_whole { given } else { self.taken })
-        });
-        let status = status::slow_consumer(patience, cursor.as_deref());
-        self.end = Some(status::trailers(&status));
+        let position = if is_whole { self.given() } else { self.taken };
+        self.end(position, |cursor| status::slow_consumer(patience, cursor));
+    }
+
+    /// Frees what the response holds, and ends it with a status behind `position`.
+    fn end(&mut self, position: u64, status: impl FnOnce(Option<&str>) -> Status) {
+        if self.body.take().is_none() {
+            return;
+        }
+        self.held = None;
+        let resume_at = self.resume_at.take();
+        let cursor = resume_at.map(|resume_at| (resume_at.cursor)(position));
+        self.end = Some(status::trailers(&status(cursor.as_deref())));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The position of the last event that the client is given with the frames so far.
+    fn given(&self) -> u64 {
+        let resume_at = self.resume_at.as_ref();
+        resume_at.map_or(0, |resume_at| resume_at.position.load(Relaxed))
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
@@ -218,6 +246,7 @@ impl Outgoing {
             waits: Waits::ForClient {
                 since: Instant::now(),
             },
+            waker: None,
             end: None,
             resume_at,
             taken: 0,
@@ -247,7 +276,13 @@ impl http_body::Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waits = Waits::ForGateway;
-        let frame = std::task::ready!(state.poll_frame(cx));
+        let Poll::Ready(frame) = state.poll_frame(cx) else {
+            match &mut state.waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+            return Poll::Pending;
+        };
         state.waits = Waits::ForClient {
             since: Instant::now(),
         };
@@ -354,14 +389,36 @@ mod tests {
         assert!(!traffic.has_admitted());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_response_that_waits_for_the_gateway_is_never_ended() {
-        let traffic = Arc::new(Traffic::default());
+    /// A body that never has a frame.
+    fn silent(traffic: &Arc<Traffic>) -> Outgoing {
         let silent = http_body_util::StreamBody::new(futures_util::stream::pending::<
             Result<Frame<Bytes>, Status>,
         >());
         let request = traffic.begin(true);
-        let mut body = Outgoing::new(Body::new(silent), request, None, Box::new(()));
+        Outgoing::new(Body::new(silent), request, None, Box::new(()))
+    }
+
+    #[tokio::test]
+    async fn all_responses_are_ended_behind_what_was_given_and_those_that_wait_are_woken() {
+        let (traffic, mut body, held) = outgoing(vec![1, MAX_FRAME + 5, 1]);
+        assert_eq!([take(&mut body), take(&mut body)], [Ok(1), Ok(MAX_FRAME)]);
+        let mut waiting = silent(&traffic);
+        let waiting = tokio::spawn(async move { waiting.frame().await });
+        tokio::task::yield_now().await;
+        traffic.end_all(status::connection_aged);
+        assert_eq!(Arc::strong_count(&held), 1);
+        // The rest of the frame still comes, so that no message is torn.
+        assert_eq!(take(&mut body), Ok(5));
+        assert_eq!(take(&mut body), Err("at-12".to_owned()));
+        let frame = waiting.await.unwrap().unwrap().unwrap();
+        let status = Status::from_header_map(frame.trailers_ref().unwrap()).unwrap();
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_that_waits_for_the_gateway_is_never_ended() {
+        let traffic = Arc::new(Traffic::default());
+        let mut body = silent(&traffic);
         assert!(body.frame().now_or_never().is_none());
         let late = Instant::now() + PATIENCE * 9;
         assert_eq!(traffic.sweep(late, PATIENCE), Verdict::Keep);

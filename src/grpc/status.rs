@@ -455,6 +455,17 @@ pub(super) fn slow_consumer(after: Duration, cursor: Option<&str>) -> Status {
     answer.into_status(format!("the client took nothing of the answer for {after}"))
 }
 
+/// The status of a response that is open when the grace of an old connection ends; `cursor` is where
+/// a stream can go on.
+pub(super) fn connection_aged(cursor: Option<&str>) -> Status {
+    let answer = Answer::new(Grpc::Unavailable, "DRAINING").retry(RETRY_AFTER);
+    let answer = match cursor {
+        Some(cursor) => answer.with("cursor", cursor),
+        None => answer,
+    };
+    answer.into_status("the connection has reached grpc.max_connection_age; call again")
+}
+
 /// The status of a name that only the gateway itself gives.
 pub(super) fn name_reserved(name: &str) -> Status {
     Answer::new(Grpc::PermissionDenied, "NAME_RESERVED")

@@ -37,7 +37,7 @@ pub fn channel(grpc: &str) -> Channel {
 
 /// A channel over TLS, with a client's certificate if one is given.
 pub fn tls_channel(grpc: &str, trusted: &Authority, client: Option<&Signed>) -> Channel {
-    let tls = Arc::new(client_config(trusted, client));
+    let tls = Arc::new(client_config(&[trusted], client));
     let address = address(grpc);
     let connect = tower::service_fn(move |_: http::Uri| {
         let tls = tls.clone();

@@ -80,12 +80,29 @@ pub fn write(folder: &Path, server: &Signed, clients: Option<&Authority>) -> Tls
     }
 }
 
-/// What trusts an authority, and shows a certificate if one is given.
-pub fn client_config(trusted: &Authority, client: Option<&Signed>) -> ClientConfig {
+pub async fn connect(
+    url: &str,
+    trusted: &Authority,
+    client: Option<&Signed>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let connector = TlsConnector::from(Arc::new(client_config(&[trusted], client)));
+    let stream = TcpStream::connect(address(url)).await?;
+    let connected = connector.connect(server_name(), stream);
+    within("the handshake", connected).await
+}
+
+/// The name that clients ask the gateway's certificate for.
+pub fn server_name() -> ServerName<'static> {
+    ServerName::try_from("gateway.test").unwrap()
+}
+
+/// What trusts these authorities, and shows a certificate if one is given.
+pub fn client_config(trusted: &[&Authority], client: Option<&Signed>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(trusted.pem.as_bytes()).unwrap())
-        .unwrap();
+    for authority in trusted {
+        let root = CertificateDer::from_pem_slice(authority.pem.as_bytes());
+        roots.add(root.unwrap()).unwrap();
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -101,18 +118,6 @@ pub fn client_config(trusted: &Authority, client: Option<&Signed>) -> ClientConf
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     config
-}
-
-pub async fn connect(
-    url: &str,
-    trusted: &Authority,
-    client: Option<&Signed>,
-) -> std::io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address(url)).await?;
-    let name = ServerName::try_from("gateway.test").unwrap();
-    let config = client_config(trusted, client);
-    let connected = TlsConnector::from(Arc::new(config)).connect(name, stream);
-    within("the handshake", connected).await
 }
 
 /// The status of a health check over a connection.

@@ -14,6 +14,9 @@ use crate::gateway::{configuration, store_folder};
 /// The binary, built as the bench is.
 const BINARY: &str = env!("CARGO_BIN_EXE_yeta-gateway");
 
+/// The name of its log.
+const LOG: &str = "log";
+
 /// How long its start may take.
 const START: Duration = Duration::from_secs(30);
 
@@ -22,7 +25,7 @@ pub struct Process {
     pub grpc: SocketAddr,
     pub push: SocketAddr,
     child: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Process {
@@ -33,7 +36,7 @@ impl Process {
     /// The same, with more in its configuration.
     pub fn start_with(platform: SocketAddr, more: &str) -> anyhow::Result<Self> {
         let folder = store_folder()?;
-        let (config, output) = (folder.path().join("toml"), folder.path().join("log"));
+        let (config, output) = (folder.path().join("toml"), folder.path().join(LOG));
         let store = folder.path().join("store");
         let configuration = configuration(&store, platform);
         let text = format!("log.format = 'json'\n{more}{configuration}");
@@ -64,7 +67,7 @@ impl Process {
             grpc,
             push,
             child,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -74,12 +77,30 @@ impl Process {
 
     /// How much memory it keeps that is its own, in MiB.
     pub fn resident(&self) -> anyhow::Result<f64> {
+        self.status("RssAnon:")
+    }
+
+    /// The highest memory that it has had resident, in MiB.
+    pub fn peak(&self) -> anyhow::Result<f64> {
+        self.status("VmHWM:")
+    }
+
+    /// The memory that its bounds allow in sum, in MiB, by its log.
+    pub fn memory_of_bounds(&self) -> anyhow::Result<u64> {
+        let log = fs::read_to_string(self.folder.path().join(LOG))?;
+        let mut lines = lines(&log);
+        let mib = lines.find_map(|line| line["needs"].is_string().then(|| line["mib"].as_u64())?);
+        mib.context("the memory of its bounds in its log")
+    }
+
+    /// A number of its status in /proc, in MiB.
+    fn status(&self, name: &str) -> anyhow::Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
-        let kib: f64 = kib.context("RssAnon in its status")?.parse()?;
+        let kib: f64 = kib
+            .with_context(|| format!("{name} in its status"))?
+            .parse()?;
         Ok(kib / 1024.0)
     }
 }
@@ -92,12 +113,15 @@ impl Drop for Process {
     }
 }
 
+/// The lines of a log.
+fn lines(log: &str) -> impl Iterator<Item = Value> {
+    let lines = log.lines();
+    lines.filter_map(|line| serde_json::from_str(line).ok())
+}
+
 /// The addresses for services and for pushes, once the log says that it is ready.
 fn listeners(log: &str) -> anyhow::Result<Option<(SocketAddr, SocketAddr)>> {
-    let lines = log
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok());
-    let lines: Vec<Value> = lines.collect();
+    let lines: Vec<Value> = lines(log).collect();
     if !lines.iter().any(|line| line["message"] == "ready") {
         return Ok(None);
     }
