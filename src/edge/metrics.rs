@@ -36,10 +36,18 @@ struct Labels {
     result: PushResult,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FaultLabels {
+    account: String,
+    module: &'static str,
+    reason: &'static str,
+}
+
 /// Counts pushes, and how long the platform waited for the answer.
 #[derive(Clone)]
 pub struct EdgeMetrics {
     pushes: Family<Labels, Counter>,
+    not_understood: Family<FaultLabels, Counter>,
     duration: Histogram,
 }
 
@@ -48,12 +56,18 @@ impl EdgeMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             pushes: Family::default(),
+            not_understood: Family::default(),
             duration: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
         };
         registry.register(
             "pushes",
             "Pushes received, by what became of them",
             metrics.pushes.clone(),
+        );
+        registry.register(
+            "pushes_unrecognized",
+            "Pushes stored as unrecognized, by why they were not understood",
+            metrics.not_understood.clone(),
         );
         registry.register(
             "push_duration_seconds",
@@ -66,6 +80,15 @@ impl EdgeMetrics {
     pub(super) fn observe(&self, account: &str, module: &str, result: PushResult, took: Duration) {
         self.count(account, module, result);
         self.duration.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn not_understood(&self, account: &str, module: &str, reason: &'static str) {
+        let labels = FaultLabels {
+            account: account.to_owned(),
+            module: label(module),
+            reason,
+        };
+        self.not_understood.get_or_create(&labels).inc();
     }
 
     pub(super) fn count(&self, account: &str, module: &str, result: PushResult) {

@@ -4,12 +4,14 @@ mod auth;
 mod body;
 mod buffer;
 mod client;
+mod encoding;
 pub mod entries;
 pub mod metrics;
 mod payloads;
 mod questions;
 pub mod readers;
 pub mod reading;
+mod text;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -202,7 +204,11 @@ impl Edge {
         };
         // Dropping the wait does not undo the append: the push may yet become durable, and the
         // platform's next try will find it.
-        let stored = timeout_at(deadline, self.append(received, body, deadline)).await;
+        let append = async {
+            let body = self.decode(&parts.headers, body).await;
+            self.append(received, body, deadline).await
+        };
+        let stored = timeout_at(deadline, append).await;
         stored.unwrap_or_else(|_elapsed| {
             tracing::warn!(
                 account = account.name,
@@ -238,12 +244,29 @@ impl Edge {
         }
     }
 
+    /// A body without its Content-Encoding; as it came if that cannot be undone.
+    async fn decode(&self, headers: &HeaderMap, body: Bytes) -> Bytes {
+        let Some(encoding) = headers.get(header::CONTENT_ENCODING) else {
+            return body;
+        };
+        let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
+        let (max, encoded) = (self.config.max_body_bytes, body.clone());
+        let decoded = self.readers.run(max, move || {
+            encoding::decode(&encoding, &encoded, max).unwrap_or(encoded)
+        });
+        decoded.await.unwrap_or(body)
+    }
+
     /// Appends what a body holds to the log.
     async fn append(&self, received: Received<'_>, body: Bytes, deadline: Instant) -> PushResult {
         let (account, module) = (received.account, received.module);
         let Some(pushes) = self.readers.read(received, body).await else {
             return PushResult::NotStored;
         };
+        let faults: Vec<_> = pushes
+            .iter()
+            .map(|push| push.fault.map(|fault| (fault, push.entry.raw.len())))
+            .collect();
         // The other half of the time is left to the log.
         let keyed_by = deadline - self.config.append_timeout / 2;
         let entries = entries::entries(&self.row_keys, account, pushes, keyed_by).await;
@@ -252,7 +275,20 @@ impl Edge {
                 tracing::debug!(account, module, "push held already");
                 PushResult::Duplicate
             }
-            Ok(_) => PushResult::Stored,
+            Ok(appended) => {
+                let new = appended.iter().zip(faults).filter(|(it, _)| !it.duplicate);
+                for (reason, bytes) in new.filter_map(|(_, fault)| fault) {
+                    self.metrics.not_understood(account, module, reason);
+                    tracing::warn!(
+                        account,
+                        module,
+                        reason,
+                        bytes,
+                        "push stored, not understood"
+                    );
+                }
+                PushResult::Stored
+            }
             Err(error) => {
                 tracing::warn!(account, module, %error, "push refused");
                 PushResult::NotStored

@@ -1,6 +1,8 @@
 //! The documented pushes, field by field: push document and API document, the union of both, and
 //! what the platform sends besides.
 
+use url::Url;
+
 use crate::lenient::Fields;
 use crate::proto::{
     CallDirection, CallRecord, CallRecordVariant, Dialog, DialogHit, DialogNodeType, DialogRole,
@@ -180,22 +182,24 @@ fn task_result(code: &str, words: &str) -> TaskResult {
     }
 }
 
-/// Joins a recording's address to the base that it is relative to. Whatever a relative address
-/// holds, the result stays on the base's host.
+/// Joins a recording's address to the base that it is relative to, as a valid URL; empty where it
+/// makes none. Whatever a relative address holds, the result stays on the base's host.
 fn absolute_url(base_url: &str, url: &str) -> String {
     let scheme = url
         .split_once("://")
         .map(|(scheme, _)| scheme.to_ascii_lowercase());
-    match scheme.as_deref() {
-        Some("http" | "https") => url.to_owned(),
-        Some(_) => String::new(),
-        None if url.is_empty() => String::new(),
-        None => format!(
+    let absolute = match scheme.as_deref() {
+        Some("http" | "https") => Url::parse(url),
+        Some(_) => return String::new(),
+        None if url.is_empty() => return String::new(),
+        None => Url::parse(&format!(
             "{}/{}",
             base_url.trim_end_matches('/'),
-            url.trim_start_matches('/')
-        ),
-    }
+            // A fragment would not be sent, and with it the rest of a file's name.
+            url.trim_start_matches('/').replace('#', "%23")
+        )),
+    };
+    absolute.map(String::from).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -212,7 +216,18 @@ mod tests {
                 "//elsewhere/a.wav",
                 "http://voice.example:9000/elsewhere/a.wav",
             ),
-            ("HTTPS://elsewhere/a.wav", "HTTPS://elsewhere/a.wav"),
+            ("HTTPS://elsewhere/a.wav", "https://elsewhere/a.wav"),
+            (
+                "录音/a b#1.wav",
+                "http://voice.example:9000/%E5%BD%95%E9%9F%B3/a%20b%231.wav",
+            ),
+            ("a%20b.wav?t=1", "http://voice.example:9000/a%20b.wav?t=1"),
+            (
+                "@elsewhere/a.wav",
+                "http://voice.example:9000/@elsewhere/a.wav",
+            ),
+            ("..\\..\\a.wav", "http://voice.example:9000/a.wav"),
+            ("http://", ""),
             ("file:///etc/passwd", ""),
             ("", ""),
         ] {

@@ -8,7 +8,7 @@ use std::str;
 
 use bytes::Bytes;
 
-use super::payloads;
+use super::{payloads, text};
 use crate::lenient::{Fields, Json, MAX_LIST};
 use crate::proto::push_event::Payload;
 use crate::proto::{CallRecord, PushEvent, PushKind, PushOrigin, UnrecognizedPush};
@@ -22,6 +22,9 @@ pub const MAX_PUSHES: usize = 1000;
 pub const MAX_VALUES: usize = 300_000;
 /// The maximum number of bytes kept of a Content-Type.
 const MAX_CONTENT_TYPE: usize = 256;
+
+/// The fault of a push whose module the platform does not document.
+const NOT_A_MODULE: &str = "not a documented module";
 
 /// What is known of a push besides its body.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +48,8 @@ pub struct Push {
     pub task_data_id: String,
     /// The call record, if it is one.
     pub record: Option<Box<CallRecord>>,
+    /// Why it is not a documented push, if it is none.
+    pub fault: Option<&'static str>,
 }
 
 impl Push {
@@ -65,6 +70,7 @@ impl Push {
             entry,
             task_data_id,
             record,
+            fault: None,
         }
     }
 }
@@ -77,10 +83,11 @@ impl From<Push> for NewEntry {
 
 /// Reads a body as one push, or as many as its array has elements; never as none.
 pub fn read(received: &Received<'_>, body: &Bytes) -> Vec<Push> {
-    let Ok(text) = str::from_utf8(body) else {
-        return vec![received.unrecognized(body.clone(), None, "not UTF-8")];
+    let found = text::of(received.content_type, body);
+    let notes = &found.notes;
+    let Ok(text) = str::from_utf8(&found.bytes) else {
+        return vec![received.unrecognized(body.clone(), None, "not a text")];
     };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if Json::count_values(text) > MAX_VALUES {
         return vec![received.unrecognized(body.clone(), None, "more values than are read")];
     }
@@ -91,9 +98,12 @@ pub fn read(received: &Received<'_>, body: &Bytes) -> Vec<Push> {
         }
         Some(elements) if !elements.is_empty() => elements
             .into_iter()
-            .map(|element| received.read_one(body.slice_ref(element.as_bytes()), element))
+            .map(|element| {
+                let raw = found.bytes.slice_ref(element.as_bytes());
+                received.read_one(raw, element, notes)
+            })
             .collect(),
-        _ => vec![received.read_one(body.clone(), text)],
+        _ => vec![received.read_one(body.clone(), text, notes)],
     }
 }
 
@@ -121,8 +131,8 @@ impl Received<'_> {
         EventId::of_json(self.account, self.module_of_id(), &json.canonical())
     }
 
-    /// Reads one push; `raw` is what came, `text` the same without a byte order mark.
-    fn read_one(&self, raw: Bytes, text: &str) -> Push {
+    /// Reads one push; `raw` is what came, and `text` was found in it as the notes say.
+    fn read_one(&self, raw: Bytes, text: &str, notes: &[String]) -> Push {
         let Some(json) = Json::parse(text) else {
             return self.unrecognized(raw, None, "not JSON");
         };
@@ -135,7 +145,7 @@ impl Received<'_> {
         };
         let mut fields = Fields::new(members);
         match self.payload(&mut fields) {
-            Ok((kind, payload)) => self.entry(id, raw, kind, payload, fields),
+            Ok((kind, payload)) => self.entry(id, raw, kind, payload, fields, notes),
             Err(reason) => {
                 let payload = Payload::Unrecognized(self.unrecognized_payload(&raw, reason));
                 // All members belong to the rest, also those that were looked into above.
@@ -144,7 +154,11 @@ impl Received<'_> {
                     _ => Vec::new(),
                 };
                 let fields = Fields::new(members);
-                self.entry(id, raw, PushKind::Unrecognized, payload, fields)
+                let kind = PushKind::Unrecognized;
+                Push {
+                    fault: Some(reason),
+                    ..self.entry(id, raw, kind, payload, fields, notes)
+                }
             }
         }
     }
@@ -165,20 +179,18 @@ impl Received<'_> {
                 let dialog = payloads::dialog(fields).ok_or(NOTHING)?;
                 Ok((PushKind::Dialog, Payload::Dialog(dialog)))
             }
-            _ => Err("not a documented module"),
+            _ => Err(NOT_A_MODULE),
         }
     }
 
-    fn unrecognized(&self, raw: Bytes, id: Option<EventId>, reason: &str) -> Push {
+    fn unrecognized(&self, raw: Bytes, id: Option<EventId>, reason: &'static str) -> Push {
         let id = id.unwrap_or_else(|| EventId::of_raw(self.account, self.module_of_id(), &raw));
         let payload = Payload::Unrecognized(self.unrecognized_payload(&raw, reason));
-        self.entry(
-            id,
-            raw,
-            PushKind::Unrecognized,
-            payload,
-            Fields::new(Vec::new()),
-        )
+        let rest = Fields::new(Vec::new());
+        Push {
+            fault: Some(reason),
+            ..self.entry(id, raw, PushKind::Unrecognized, payload, rest, &[])
+        }
     }
 
     fn unrecognized_payload(&self, raw: &Bytes, reason: &str) -> UnrecognizedPush {
@@ -197,6 +209,7 @@ impl Received<'_> {
         kind: PushKind,
         payload: Payload,
         rest: Fields<'_>,
+        notes: &[String],
     ) -> Push {
         let event = PushEvent {
             event_id: id.to_string(),
@@ -204,6 +217,7 @@ impl Received<'_> {
             kind: kind.into(),
             origin: PushOrigin::Live.into(),
             extra_fields: rest.rest(),
+            reading_notes: notes.to_vec(),
             payload: Some(payload),
             ..PushEvent::default()
         };

@@ -31,6 +31,7 @@ mod panics;
 mod platform;
 mod push_limits;
 mod push_tls;
+mod push_variants;
 mod pushes;
 mod reconciliation;
 mod relay;
