@@ -72,10 +72,10 @@ impl Readers {
     }
 }
 
-/// The KiB that reading a body may take: the body, its text in values and their encoding, and the
-/// values themselves, of which two bytes can make one.
+/// The KiB that reading a body may take: the body, its text in each charset that is tried, in
+/// values and their encoding, and the values themselves, of which two bytes can make one.
 fn cost(len: usize) -> u32 {
-    let bytes = len.saturating_mul(4) + (len / 2).min(MAX_VALUES) * VALUE;
+    let bytes = len.saturating_mul(8) + (len / 2).min(MAX_VALUES) * VALUE;
     let kib = bytes.min(MEMORY) / 1024;
     u32::try_from(kib).unwrap_or(u32::MAX)
 }

@@ -29,7 +29,7 @@ pub(super) fn of(content_type: Option<&str>, body: &Bytes) -> Text {
         }
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    if !looks_like_json(text)
+    if looks_like_form(text)
         && let Some(field) = json_field(text)
     {
         notes.push("taken from the form's only field that holds JSON".to_owned());
@@ -50,23 +50,28 @@ pub(super) fn of(content_type: Option<&str>, body: &Bytes) -> Text {
 /// names if all bytes are of it. Then it is UTF-8 with broken bytes if most of what is not ASCII is
 /// whole, or else GB18030, the charset of the platform's country.
 fn decoded<'a>(content_type: Option<&str>, body: &'a [u8]) -> (Cow<'a, str>, String) {
-    let named = content_type.and_then(charset);
-    let marked = Encoding::for_bom(body).map(|(encoding, _)| encoding);
-    for encoding in marked.into_iter().chain(named) {
-        let (text, _, has_errors) = encoding.decode(body);
-        if !has_errors {
+    let named = content_type.and_then(charset).map(|it| (it, 0));
+    let marked = Encoding::for_bom(body);
+    for (encoding, mark) in marked.into_iter().chain(named) {
+        if let Some(text) = whole(encoding, &body[mark..]) {
             return (text, format!("decoded from {}", encoding.name()));
         }
     }
     let lossy = String::from_utf8_lossy(body);
     let broken = lossy.chars().filter(|it| *it == '\u{fffd}').count();
-    let whole = lossy.chars().filter(|it| !it.is_ascii()).count() - broken;
-    let (national, _, has_errors) = GB18030.decode(body);
-    if !has_errors && whole <= broken {
-        return (national, format!("decoded from {}", GB18030.name()));
+    let good = lossy.chars().filter(|it| !it.is_ascii()).count() - broken;
+    if good <= broken
+        && let Some(text) = whole(GB18030, body)
+    {
+        return (text, format!("decoded from {}", GB18030.name()));
     }
     let note = format!("{broken} broken bytes of {} replaced", UTF_8.name());
     (lossy, note)
+}
+
+/// The text of bytes that are all of a charset.
+fn whole<'a>(encoding: &'static Encoding, bytes: &'a [u8]) -> Option<Cow<'a, str>> {
+    encoding.decode_without_bom_handling_and_without_replacement(bytes)
 }
 
 /// The charset that a Content-Type names.
@@ -81,6 +86,19 @@ fn charset(content_type: &str) -> Option<&'static Encoding> {
 
 fn looks_like_json(text: &str) -> bool {
     text.trim_start().starts_with(['{', '['])
+}
+
+/// Whether a text begins as a form does: with a field's name, or with JSON that is encoded for one.
+fn looks_like_form(text: &str) -> bool {
+    const LONGEST_NAME: usize = 64;
+    let is_of_name = |it: char| it.is_ascii_alphanumeric() || matches!(it, '_' | '-' | '.');
+    let text = text.trim_start();
+    let rest = text.trim_start_matches(is_of_name);
+    let is_named = (1..=LONGEST_NAME).contains(&(text.len() - rest.len())) && rest.starts_with('=');
+    is_named
+        || ["%7B", "%7b", "%5B", "%5b"]
+            .iter()
+            .any(|it| text.starts_with(it))
 }
 
 /// The value, or the name without a value, of a form's field, if no other holds JSON.
