@@ -27,6 +27,7 @@ mod start;
 pub mod status;
 mod subscription;
 pub mod supervision;
+mod turns;
 mod validate;
 mod voice;
 

@@ -1,25 +1,22 @@
 //! Refuses requests beyond what is served at once, instead of letting all of them become slow.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::admission::Admitted;
-use super::auth::Caller;
 use super::connection::Connection;
 use super::outgoing::{Held, Outgoing, ResumeAt};
 use super::rpc::{Access, Pool, Rpc, Shape};
 use super::shares::{Share, Shares};
 use super::status;
+use super::turns::Turns;
 
 /// The maximum number of health checks at once.
 const HEALTH: usize = 64;
@@ -29,8 +26,6 @@ const HEALTH_WATCHES: usize = 1024;
 const REFLECTION: usize = 16;
 /// The maximum number of pages at once, from the request until the client has taken the answer.
 pub const PAGES: usize = 32;
-/// A page that cannot begin within this time is refused.
-const PAGE_WAIT: Duration = Duration::from_secs(10);
 
 /// The bounds of requests.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +44,7 @@ pub struct Bounds {
 struct Pools {
     requests: Arc<Shares>,
     streams: Arc<Shares>,
-    pages: Pages,
+    pages: Turns,
     health: Arc<Semaphore>,
     health_watches: Arc<Semaphore>,
     reflection: Arc<Semaphore>,
@@ -76,7 +71,15 @@ impl Pools {
                 0 => Shares::halves(streams, clients),
                 each => Shares::new(streams, each),
             },
-            pages: Pages::new(PAGES, clients),
+            pages: Turns::new(
+                "pages",
+                PAGES,
+                if clients > 1 {
+                    PAGES.div_ceil(2)
+                } else {
+                    PAGES
+                },
+            ),
             health: Arc::new(Semaphore::new(HEALTH)),
             health_watches: Arc::new(Semaphore::new(HEALTH_WATCHES)),
             reflection: Arc::new(Semaphore::new(REFLECTION)),
@@ -111,47 +114,6 @@ impl Pools {
             permits.rest.push(Box::new(stream));
         }
         Ok(permits)
-    }
-}
-
-/// The permits of pages: each client waits for its own half, and then for the others.
-struct Pages {
-    all: Arc<Semaphore>,
-    each: usize,
-    by_client: Mutex<HashMap<String, Arc<Semaphore>>>,
-}
-
-impl Pages {
-    fn new(max: usize, clients: usize) -> Self {
-        Self {
-            all: Arc::new(Semaphore::new(max)),
-            each: if clients > 1 { max.div_ceil(2) } else { max },
-            by_client: Mutex::default(),
-        }
-    }
-
-    async fn take(
-        &self,
-        caller: &Caller,
-    ) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Status> {
-        let own = {
-            let clients = self.by_client.lock();
-            let mut clients = clients.unwrap_or_else(PoisonError::into_inner);
-            if !clients.contains_key(caller.name()) {
-                let own = Arc::new(Semaphore::new(self.each));
-                clients.insert(caller.name().to_owned(), own);
-            }
-            clients.get(caller.name()).cloned()
-        };
-        let permits = async {
-            let own = own?.acquire_owned().await.ok()?;
-            Some((own, self.all.clone().acquire_owned().await.ok()?))
-        };
-        let permits = timeout(PAGE_WAIT, permits).await;
-        permits
-            .ok()
-            .flatten()
-            .ok_or_else(|| status::overloaded("pages"))
     }
 }
 
@@ -241,6 +203,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grpc::auth::Caller;
     use crate::grpc::rpc::find;
 
     const GET_CALL: &str = "/yeta.v1.CallService/GetCall";
@@ -300,20 +263,5 @@ mod tests {
             assert!(standard(path).is_ok(), "{path}");
         }
         assert!(standard(GET_CALL).is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_page_waits_for_its_clients_own_half_and_is_refused_when_none_comes_free() {
-        let pages = Pages::new(4, 2);
-        let (crm, bi) = (Caller::nobody("crm"), Caller::nobody("bi"));
-        let held = [
-            pages.take(&crm).await.unwrap(),
-            pages.take(&crm).await.unwrap(),
-        ];
-        assert!(pages.take(&crm).await.is_err());
-        let other = pages.take(&bi).await.unwrap();
-        let (waited, ()) = tokio::join!(pages.take(&crm), async { drop(held) });
-        assert!(waited.is_ok());
-        drop(other);
     }
 }

@@ -20,14 +20,19 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use self::elements::SCHEMA;
-use self::messages::{Encoding, HEADER, MessageError, Messages, framed};
+use self::messages::{Compressed, Encoding, HEADER, MessageError, Messages, Whole, framed};
 use super::admission::Admitted;
+use super::auth::Caller;
 use super::rpc::{Rpc, Shape};
 use super::shares::{Share, Shares};
+use super::turns::Turns;
 use super::{deadline, status};
 
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// The large messages that are decompressed at once, and those of one client.
+const OPENING: usize = 2;
+const OPENING_EACH: usize = 1;
 
 /// The bounds of request messages.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +52,7 @@ pub struct ReceiveBounds {
 pub struct ReceiveLayer {
     bounds: ReceiveBounds,
     buffered: Arc<Shares>,
+    opening: Arc<Turns>,
 }
 
 impl ReceiveLayer {
@@ -54,6 +60,7 @@ impl ReceiveLayer {
     pub fn new(bounds: ReceiveBounds) -> Self {
         Self {
             buffered: Shares::halves(bounds.max_buffered_bytes, bounds.clients),
+            opening: Arc::new(Turns::new("compressed messages", OPENING, OPENING_EACH)),
             bounds,
         }
     }
@@ -110,8 +117,13 @@ where
                 rpc.messages.max_bytes(self.layer.bounds.max_request_bytes),
             ),
             rpc,
-            buffered: admitted.map(|it| (self.layer.buffered.clone(), it.clone())),
-            share: None,
+            budget: admitted.map(|admitted| Budget {
+                buffered: self.layer.buffered.clone(),
+                opening: self.layer.opening.clone(),
+                caller: admitted.caller.clone(),
+            }),
+            shares: Vec::new(),
+            opening: None,
             message_timeout: self.layer.bounds.message_timeout,
             late: None,
         };
@@ -122,10 +134,10 @@ where
         Box::pin(async move {
             let received = async {
                 match rpc.shape {
-                    Shape::BidiStreaming => Ok((Body::new(incoming), None)),
+                    Shape::BidiStreaming => Ok((Body::new(incoming), Vec::new())),
                     Shape::Unary | Shape::ServerStreaming => {
-                        let (message, share) = incoming.only().await?;
-                        Ok((Body::new(Full::new(message)), share))
+                        let (message, shares) = incoming.only().await?;
+                        Ok((Body::new(Full::new(message)), shares))
                     }
                 }
             };
@@ -134,7 +146,7 @@ where
                 None => Err(status::deadline(false)),
             };
             // Held until the message has been dealt with.
-            let (body, _share) = match received {
+            let (body, _shares) = match received {
                 Ok(received) => received,
                 Err(status) => return Ok(status.into_http()),
             };
@@ -173,15 +185,55 @@ fn shorten(headers: &mut HeaderMap, allowed: Duration, passed: Duration) {
     }
 }
 
+/// What the messages of a client take from.
+#[derive(Clone)]
+struct Budget {
+    buffered: Arc<Shares>,
+    opening: Arc<Turns>,
+    caller: Caller,
+}
+
+/// A large message that is being decompressed.
+type Opening = BoxFuture<'static, Result<(Bytes, Share), Status>>;
+
+impl Budget {
+    /// Decompresses a large message off the async workers, where it delays no other request.
+    fn open(&self, message: Compressed) -> Opening {
+        let budget = self.clone();
+        Box::pin(async move {
+            let turn = budget.opening.take(&budget.caller).await?;
+            let open = tokio::task::spawn_blocking(move || {
+                // Held until the work is done, also when nobody waits for it any more.
+                let _turn = turn;
+                let plain = message.open().map_err(|error| refused(&error))?;
+                let share = budget.take(plain.len())?;
+                Ok((plain, share))
+            });
+            let lost = |_| Status::internal("the message could not be decompressed");
+            open.await.map_err(lost)?
+        })
+    }
+
+    fn take(&self, bytes: usize) -> Result<Share, Status> {
+        let share = self.buffered.take(&self.caller, bytes);
+        share.ok_or_else(no_room)
+    }
+}
+
+fn no_room() -> Status {
+    status::overloaded("bytes of request messages")
+}
+
 /// The messages of a request, each whole.
 struct Incoming {
     body: Body,
     messages: Messages,
     rpc: &'static Rpc,
-    /// Where the memory of messages is taken from; public requests are bounded by their pools.
-    buffered: Option<(Arc<Shares>, Admitted)>,
+    /// Public requests have none: they are small, and bounded by their pools.
+    budget: Option<Budget>,
     /// Of the message that is being received, or that was handed on last.
-    share: Option<Share>,
+    shares: Vec<Share>,
+    opening: Option<Opening>,
     message_timeout: Duration,
     /// When the present message is late.
     late: Option<Pin<Box<Sleep>>>,
@@ -189,18 +241,18 @@ struct Incoming {
 
 impl Incoming {
     /// The one message of a request, behind its header, and the memory that it takes.
-    async fn only(mut self) -> Result<(Bytes, Option<Share>), Status> {
+    async fn only(mut self) -> Result<(Bytes, Vec<Share>), Status> {
         self.late = Some(Box::pin(sleep(self.message_timeout)));
         let message = self.next().await?;
         let message = message.ok_or_else(|| status::bad_message("the request has no message"))?;
-        let share = self.share.take();
+        let shares = std::mem::take(&mut self.shares);
         // The end belongs to the request, and has the same time.
         self.late
             .get_or_insert_with(|| Box::pin(sleep(self.message_timeout)));
         if self.next().await?.is_some() {
             return Err(status::bad_message("the request has more than one message"));
         }
-        Ok((message, share))
+        Ok((message, shares))
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Status> {
@@ -211,11 +263,32 @@ impl Incoming {
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
         loop {
+            if let Some(opening) = &mut self.opening {
+                let opened = ready!(opening.as_mut().poll(cx));
+                self.opening = None;
+                return Poll::Ready(Some(opened.and_then(|(message, share)| {
+                    self.shares.push(share);
+                    self.checked(&message)
+                })));
+            }
             match self.take() {
                 Ok(None) => {}
-                Ok(Some(message)) => {
+                Ok(Some(whole)) => {
                     self.late = None;
-                    return Poll::Ready(Some(Ok(message)));
+                    match (whole, &self.budget) {
+                        (Whole::Large(message), Some(budget)) => {
+                            self.opening = Some(budget.open(message));
+                            continue;
+                        }
+                        (Whole::Large(message), None) => {
+                            let plain = message.open().map_err(|error| refused(&error));
+                            let checked = plain.and_then(|plain| self.checked(&plain));
+                            return Poll::Ready(Some(checked));
+                        }
+                        (Whole::Plain(message), _) => {
+                            return Poll::Ready(Some(self.checked(&message)));
+                        }
+                    }
                 }
                 Err(status) => return Poll::Ready(Some(Err(status))),
             }
@@ -247,43 +320,41 @@ impl Incoming {
     }
 
     /// The message that has come, if it is whole.
-    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+    fn take(&mut self) -> Result<Option<Whole>, Status> {
         let had = self.messages.has_header();
         let Some(announced) = self.messages.announced().map_err(|error| refused(&error))? else {
             return Ok(None);
         };
         if !had {
             // The message before it has been decoded by now.
-            self.share = None;
+            self.shares.clear();
             self.hold(announced.length + HEADER)?;
         }
-        let Some(message) = self.messages.take().map_err(|error| refused(&error))? else {
-            return Ok(None);
-        };
-        if announced.is_compressed {
+        let whole = self.messages.take().map_err(|error| refused(&error))?;
+        if let Some(Whole::Plain(message)) = &whole
+            && announced.is_compressed
+        {
             self.hold(message.len())?;
         }
+        Ok(whole)
+    }
+
+    /// A message behind its header, if it has no more elements than it may.
+    fn checked(&self, message: &Bytes) -> Result<Bytes, Status> {
         let max = self.rpc.messages.max_elements();
-        if !SCHEMA.has_at_most(max, self.rpc.path, &message) {
+        if !SCHEMA.has_at_most(max, self.rpc.path, message) {
             return Err(status::too_many_elements(max));
         }
-        Ok(Some(framed(&message)))
+        Ok(framed(message))
     }
 
     /// Reserves memory for the next bytes.
     fn hold(&mut self, bytes: usize) -> Result<(), Status> {
-        let Some((shares, admitted)) = &self.buffered else {
+        let Some(budget) = &self.budget else {
             return Ok(());
         };
-        let is_held = if let Some(share) = &mut self.share {
-            share.grow(bytes)
-        } else {
-            self.share = shares.take(&admitted.caller, bytes);
-            self.share.is_some()
-        };
-        is_held
-            .then_some(())
-            .ok_or_else(|| status::overloaded("bytes of request messages"))
+        self.shares.push(budget.take(bytes)?);
+        Ok(())
     }
 }
 

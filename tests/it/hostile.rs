@@ -1,6 +1,7 @@
 //! Load that is meant to do harm: others are served meanwhile, and memory stays within bounds.
 
 pub mod raw;
+mod standing;
 
 use std::time::Duration;
 

@@ -8,6 +8,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 pub(super) const HEADER: usize = 5;
 /// A message of at most this size may be compressed to any size.
 const FREE_SIZE: usize = 64 << 10;
+/// A message of at most this size is decompressed at once: that takes a fraction of a millisecond.
+const INLINE_SIZE: usize = 64 << 10;
 /// The maximum ratio of a larger message.
 const MAX_RATIO: usize = 1000;
 /// The maximum window of a zstd frame, as a power of two: 8 MiB.
@@ -56,6 +58,23 @@ pub(super) struct Announced {
     pub is_compressed: bool,
     /// Its length on the wire.
     pub length: usize,
+}
+
+/// A message that has come whole.
+#[derive(Debug)]
+pub(super) enum Whole {
+    /// It is not compressed any more.
+    Plain(Bytes),
+    /// Decompressing it takes a while.
+    Large(Compressed),
+}
+
+/// A compressed message.
+#[derive(Debug)]
+pub(super) struct Compressed {
+    encoding: Encoding,
+    max: usize,
+    message: Bytes,
 }
 
 /// Gathers the bytes of one message after another.
@@ -119,8 +138,8 @@ impl Messages {
         Ok(self.announced)
     }
 
-    /// The announced message once it is complete, not compressed and without its header.
-    pub(super) fn take(&mut self) -> Result<Option<Bytes>, MessageError> {
+    /// The announced message once it is complete, without its header.
+    pub(super) fn take(&mut self) -> Result<Option<Whole>, MessageError> {
         let Some(announced) = self.announced()? else {
             return Ok(None);
         };
@@ -130,28 +149,25 @@ impl Messages {
         self.announced = None;
         let message = self.buffer.split_to(announced.length).freeze();
         if !announced.is_compressed {
-            return Ok(Some(message));
+            return Ok(Some(Whole::Plain(message)));
         }
-        self.decompress(&message).map(Some)
+        let compressed = Compressed {
+            encoding: self.encoding,
+            max: self.max,
+            message,
+        };
+        if compressed.max() > INLINE_SIZE && compressed.start(INLINE_SIZE)?.len() > INLINE_SIZE {
+            return Ok(Some(Whole::Large(compressed)));
+        }
+        compressed.open().map(|plain| Some(Whole::Plain(plain)))
     }
+}
 
-    fn decompress(&self, message: &[u8]) -> Result<Bytes, MessageError> {
-        let dense = FREE_SIZE.max(message.len().saturating_mul(MAX_RATIO));
-        let max = self.max.min(dense);
-        let read = |decoder: &mut dyn Read| -> io::Result<Bytes> {
-            let mut plain = BytesMut::new().writer();
-            // One more than the maximum shows that there is more.
-            io::copy(&mut decoder.take(max as u64 + 1), &mut plain)?;
-            Ok(plain.into_inner().freeze())
-        };
-        let plain = match self.encoding {
-            Encoding::Identity => {
-                return Err(malformed("compressed, and no grpc-encoding is named"));
-            }
-            Encoding::Gzip => read(&mut flate2::read::GzDecoder::new(message)),
-            Encoding::Zstd => zstd_decoder(message).and_then(|mut decoder| read(&mut decoder)),
-        };
-        let plain = plain.map_err(|error| MessageError::Malformed(error.to_string()))?;
+impl Compressed {
+    /// Decompresses it.
+    pub(super) fn open(&self) -> Result<Bytes, MessageError> {
+        let max = self.max();
+        let plain = self.start(max)?;
         if plain.len() <= max {
             Ok(plain)
         } else if max == self.max {
@@ -159,6 +175,31 @@ impl Messages {
         } else {
             Err(MessageError::TooDense)
         }
+    }
+
+    /// The size that it may have.
+    fn max(&self) -> usize {
+        let dense = self.message.len().saturating_mul(MAX_RATIO);
+        self.max.min(FREE_SIZE.max(dense))
+    }
+
+    /// Decompresses its first `size` bytes, and one more to show that there is more.
+    fn start(&self, size: usize) -> Result<Bytes, MessageError> {
+        let read = |decoder: &mut dyn Read| -> io::Result<Bytes> {
+            let mut plain = BytesMut::new().writer();
+            io::copy(&mut decoder.take(size as u64 + 1), &mut plain)?;
+            Ok(plain.into_inner().freeze())
+        };
+        let plain = match self.encoding {
+            Encoding::Identity => {
+                return Err(malformed("compressed, and no grpc-encoding is named"));
+            }
+            Encoding::Gzip => read(&mut flate2::read::GzDecoder::new(&*self.message)),
+            Encoding::Zstd => {
+                zstd_decoder(&self.message).and_then(|mut decoder| read(&mut decoder))
+            }
+        };
+        plain.map_err(|error| MessageError::Malformed(error.to_string()))
     }
 }
 
@@ -217,7 +258,10 @@ mod tests {
         for piece in bytes.chunks(piece) {
             messages.push(Bytes::copy_from_slice(piece));
             while let Some(message) = messages.take()? {
-                read.push(message);
+                read.push(match message {
+                    Whole::Plain(message) => message,
+                    Whole::Large(message) => message.open()?,
+                });
             }
         }
         assert!(!messages.is_partial());
@@ -277,6 +321,24 @@ mod tests {
             let dense = message(1, &compress(&vec![0; 4 << 20]));
             let refused = read(encoding, 4 << 20, &dense, 1 << 20);
             assert_eq!(refused, Err(MessageError::TooDense));
+        }
+    }
+
+    #[test]
+    fn a_message_is_left_compressed_if_decompressing_it_takes_a_while() {
+        for (size, is_large) in [(INLINE_SIZE, false), (INLINE_SIZE + 1, true)] {
+            // Bytes without a pattern, which compress to no less.
+            let bytes = (0..size).map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[4]);
+            let plain: Vec<u8> = bytes.collect();
+            for (encoding, compressed) in [
+                (Encoding::Gzip, gzip(&plain)),
+                (Encoding::Zstd, zstd(&plain)),
+            ] {
+                let mut messages = Messages::new(encoding, 4 << 20);
+                messages.push(message(1, &compressed).into());
+                let whole = messages.take().unwrap().unwrap();
+                assert_eq!(matches!(whole, Whole::Large(_)), is_large, "{encoding:?}");
+            }
         }
     }
 
