@@ -20,13 +20,12 @@ pub(super) struct Text {
 /// The text of a body, without a byte order mark.
 pub(super) fn of(content_type: Option<&str>, body: &Bytes) -> Text {
     let mut notes = Vec::new();
-    let text = match str::from_utf8(body) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => {
-            let (text, note) = decoded(content_type, body);
-            notes.push(note);
-            text
-        }
+    let text = if let Ok(text) = str::from_utf8(body) {
+        Cow::Borrowed(text)
+    } else {
+        let (text, note) = decoded(content_type, body);
+        notes.push(note);
+        text
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     if looks_like_form(text)

@@ -55,62 +55,59 @@ pub fn id_hash(id: &str) -> u64 {
 impl Header {
     /// The header of an event.
     pub fn of(event: &PushEvent) -> Self {
-        let (account, kind) = (event.account.clone(), event.kind);
-        /// The ids that a payload has; a recording is of no task.
-        macro_rules! header {
-            ($payload:expr, $($id:ident),*) => {
-                Self { account, kind, $($id: id_hash(&$payload.$id),)* ..Self::default() }
-            };
-        }
-        match &event.payload {
-            Some(Payload::CallRecord(it)) => {
-                header!(
-                    it,
-                    app_id,
-                    robot_id,
-                    task_id,
-                    task_data_id,
-                    call_relation_id,
-                    call_uuid
-                )
-            }
-            Some(Payload::Voice(it) | Payload::VoiceArchived(it)) => {
-                header!(
-                    it,
-                    app_id,
-                    robot_id,
-                    task_data_id,
-                    call_relation_id,
-                    call_uuid
-                )
-            }
-            Some(Payload::Dialog(it)) => {
-                header!(
-                    it,
-                    app_id,
-                    robot_id,
-                    task_id,
-                    task_data_id,
-                    call_relation_id,
-                    call_uuid
-                )
-            }
-            Some(Payload::Call(it)) => {
-                header!(
-                    it,
-                    app_id,
-                    robot_id,
-                    task_id,
-                    task_data_id,
-                    call_relation_id,
-                    call_uuid
-                )
-            }
-            Some(Payload::Unrecognized(_)) | None => Self {
-                account,
-                kind,
-                ..Self::default()
-            },
+        // App, robot, task, row, relation and call. A recording is of no task.
+        let ids: [&str; 6] = match &event.payload {
+            Some(Payload::CallRecord(it)) => [
+                &it.app_id,
+                &it.robot_id,
+                &it.task_id,
+                &it.task_data_id,
+                &it.call_relation_id,
+                &it.call_uuid,
+            ],
+            Some(Payload::Voice(it) | Payload::VoiceArchived(it)) => [
+                &it.app_id,
+                &it.robot_id,
+                "",
+                &it.task_data_id,
+                &it.call_relation_id,
+                &it.call_uuid,
+            ],
+            Some(Payload::Dialog(it)) => [
+                &it.app_id,
+                &it.robot_id,
+                &it.task_id,
+                &it.task_data_id,
+                &it.call_relation_id,
+                &it.call_uuid,
+            ],
+            Some(Payload::Call(it)) => [
+                &it.app_id,
+                &it.robot_id,
+                &it.task_id,
+                &it.task_data_id,
+                &it.call_relation_id,
+                &it.call_uuid,
+            ],
+            Some(Payload::Unrecognized(_)) | None => [""; 6],
+        };
+        let [
+            app_id,
+            robot_id,
+            task_id,
+            task_data_id,
+            call_relation_id,
+            call_uuid,
+        ] = ids.map(id_hash);
+        Self {
+            account: event.account.clone(),
+            kind: event.kind,
+            app_id,
+            robot_id,
+            task_id,
+            task_data_id,
+            call_relation_id,
+            call_uuid,
         }
     }
 }

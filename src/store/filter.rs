@@ -1,6 +1,7 @@
 //! Which events a subscriber wants.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 
 use super::Entry;
 use super::entry::id_hash;
@@ -49,18 +50,18 @@ impl Filter {
         let header = &entry.header;
         let accounts = self.accounts.as_ref();
         accounts.is_none_or(|accounts| accounts.contains(&header.account))
-            && matches(&self.kinds, header.kind)
-            && matches(&self.app_ids, header.app_id)
-            && matches(&self.robot_ids, header.robot_id)
-            && matches(&self.task_ids, header.task_id)
-            && matches(&self.task_data_ids, header.task_data_id)
-            && matches(&self.call_relation_ids, header.call_relation_id)
-            && matches(&self.call_uuids, header.call_uuid)
+            && matches(&self.kinds, &header.kind)
+            && matches(&self.app_ids, &header.app_id)
+            && matches(&self.robot_ids, &header.robot_id)
+            && matches(&self.task_ids, &header.task_id)
+            && matches(&self.task_data_ids, &header.task_data_id)
+            && matches(&self.call_relation_ids, &header.call_relation_id)
+            && matches(&self.call_uuids, &header.call_uuid)
     }
 }
 
-fn matches<T: Eq + std::hash::Hash>(wanted: &HashSet<T>, value: T) -> bool {
-    wanted.is_empty() || wanted.contains(&value)
+fn matches<T: Eq + Hash>(wanted: &HashSet<T>, value: &T) -> bool {
+    wanted.is_empty() || wanted.contains(value)
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ async fn a_record_is_read_in_whatever_charset_encoding_or_form_it_comes() {
     let named = ("content-type", "application/json; charset=GBK");
     let encoded = ("content-encoding", "gzip");
     let forms = ("content-type", "application/x-www-form-urlencoded");
-    let variants: [(&str, Vec<(&str, &str)>, Vec<u8>); 5] = [
+    let variants = [
         ("gbk", vec![named], gbk("gbk")),
         ("unnamed", vec![JSON], gbk("unnamed")),
         ("gzip", vec![JSON, encoded], gzip(record("gzip").as_bytes())),
