@@ -20,7 +20,7 @@ pub struct Header {
     /// The event's [`PushKind`].
     #[prost(enumeration = "PushKind", tag = "2")]
     pub kind: i32,
-    /// The [`id_hash`] of the event's `app_id`.
+    /// A hash of the event's `app_id`; 0 where it has none.
     #[prost(fixed64, tag = "3")]
     pub app_id: u64,
     /// The same of its `robot_id`.
