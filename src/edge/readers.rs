@@ -75,7 +75,8 @@ impl Readers {
 /// The KiB that reading a body may take: the body, its text in each charset that is tried, in
 /// values and their encoding, and the values themselves, of which two bytes can make one.
 fn cost(len: usize) -> u32 {
-    let bytes = len.saturating_mul(8) + (len / 2).min(MAX_VALUES) * VALUE;
+    let values = (len / 2).min(MAX_VALUES) * VALUE;
+    let bytes = len.saturating_mul(8).saturating_add(values);
     let kib = bytes.min(MEMORY) / 1024;
     u32::try_from(kib).unwrap_or(u32::MAX)
 }

@@ -216,6 +216,10 @@ impl Disk {
     /// Drops the files that hold retired entries alone. This waits for a compaction of the log.
     pub fn drop_retired(&self) -> fjall::Result<()> {
         let retired = self.retired.load(Ordering::Relaxed);
+        let oldest = self.log_tables().first().copied();
+        if oldest.is_none_or(|table| table.last > retired) {
+            return Ok(());
+        }
         let range = ..=retired.to_be_bytes();
         Ok(self.log.tree.drop_range::<[u8; 8], _>(range)?)
     }

@@ -46,8 +46,8 @@ impl Shared {
         let room = room_for_log(self.options.retention_bytes, rest);
         let short = match volume(&self.options.path) {
             Ok((total, free)) => {
-                let least = total / 100 * u64::from(self.options.min_free_percent);
-                least.saturating_sub(free)
+                let floor = total / 100 * u64::from(self.options.min_free_percent);
+                short_of(floor, free, tables)
             }
             Err(error) => {
                 tracing::warn!(%error, "how much of the volume is free is not known");
@@ -65,6 +65,13 @@ fn volume(folder: &Path) -> std::io::Result<(u64, u64)> {
         found.f_blocks * found.f_frsize,
         found.f_bavail * found.f_frsize,
     ))
+}
+
+/// How many bytes the log's tables must give back for this much free space. A log that takes less
+/// than the space that shall be free is not what fills the volume: it keeps that much.
+fn short_of(floor: u64, free: u64, tables: u64) -> u64 {
+    let short = floor.saturating_sub(free);
+    short.min(tables.saturating_sub(floor))
 }
 
 /// How many bytes the log's tables may take in a folder of which the rest takes so many.
@@ -130,6 +137,22 @@ mod tests {
             assert_eq!(position, expected.map(Position), "{excess}");
         }
         assert_eq!(first_tables(&[], 1), None);
+    }
+
+    #[test]
+    fn free_space_comes_from_a_log_that_fills_the_volume_and_from_no_other() {
+        for (floor, free, tables, expected) in [
+            (50, 60, 800, 0),
+            (50, 50, 800, 0),
+            (50, 20, 800, 30),
+            (50, 0, 60, 10),
+            (50, 0, 50, 0),
+            (50, 0, 3, 0),
+            (0, 0, 800, 0),
+        ] {
+            let short = short_of(floor, free, tables);
+            assert_eq!(short, expected, "{floor} {free} {tables}");
+        }
     }
 
     #[test]
