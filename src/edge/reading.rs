@@ -8,7 +8,8 @@ use std::str;
 
 use bytes::Bytes;
 
-use super::{payloads, text};
+use super::payloads;
+use super::text::{self, Original};
 use crate::lenient::{Fields, Json, MAX_LIST};
 use crate::proto::push_event::Payload;
 use crate::proto::{CallRecord, PushEvent, PushKind, PushOrigin, UnrecognizedPush};
@@ -88,6 +89,7 @@ pub fn read(received: &Received<'_>, body: &Bytes) -> Vec<Push> {
     let Ok(text) = str::from_utf8(&found.bytes) else {
         return vec![received.unrecognized(body.clone(), None, "not a text")];
     };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if Json::count_values(text) > MAX_VALUES {
         return vec![received.unrecognized(body.clone(), None, "more values than are read")];
     }
@@ -96,13 +98,20 @@ pub fn read(received: &Received<'_>, body: &Bytes) -> Vec<Push> {
             let id = Json::parse(text).map(|json| received.id(&json));
             vec![received.unrecognized(body.clone(), id, "an array of more pushes than are read")]
         }
-        Some(elements) if !elements.is_empty() => elements
-            .into_iter()
-            .map(|element| {
-                let raw = found.bytes.slice_ref(element.as_bytes());
+        Some(elements) if !elements.is_empty() => {
+            let mut original = Original::new(body);
+            let read = elements.into_iter().map(|element| {
+                let raw = if found.is_lossy {
+                    let start = element.as_ptr().addr() - found.bytes.as_ptr().addr();
+                    let first = original.place(start);
+                    body.slice(first..original.place(start + element.len()))
+                } else {
+                    found.bytes.slice_ref(element.as_bytes())
+                };
                 received.read_one(raw, element, notes)
-            })
-            .collect(),
+            });
+            read.collect()
+        }
         _ => vec![received.read_one(body.clone(), text, notes)],
     }
 }

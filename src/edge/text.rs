@@ -2,7 +2,7 @@
 //! byte, or in a field of a form.
 
 use std::borrow::Cow;
-use std::str;
+use std::str::{self, Utf8Chunks};
 
 use bytes::Bytes;
 use encoding_rs::{Encoding, GB18030, UTF_8};
@@ -15,19 +15,73 @@ pub(super) struct Text {
     pub bytes: Bytes,
     /// The steps from the body to the text; none if the body is the text.
     pub notes: Vec<String>,
+    /// Whether broken bytes were replaced, and nothing else was changed.
+    pub is_lossy: bool,
+}
+
+/// Finds places of a text with replaced bytes in the body that it was read from.
+pub(super) struct Original<'a> {
+    chunks: Utf8Chunks<'a>,
+    /// Bytes of the present chunk that are still ahead.
+    valid: usize,
+    invalid: usize,
+    at_in_text: usize,
+    at_in_body: usize,
+}
+
+impl<'a> Original<'a> {
+    pub fn new(body: &'a [u8]) -> Self {
+        Self {
+            chunks: body.utf8_chunks(),
+            valid: 0,
+            invalid: 0,
+            at_in_text: 0,
+            at_in_body: 0,
+        }
+    }
+
+    /// The place in the body of a place in the text. Later calls ask for later places.
+    pub fn place(&mut self, wanted: usize) -> usize {
+        loop {
+            let step = self.valid.min(wanted.saturating_sub(self.at_in_text));
+            self.valid -= step;
+            self.at_in_text += step;
+            self.at_in_body += step;
+            if self.at_in_text >= wanted {
+                return self.at_in_body;
+            }
+            if self.invalid > 0 {
+                self.at_in_text += char::REPLACEMENT_CHARACTER.len_utf8();
+                self.at_in_body += std::mem::take(&mut self.invalid);
+            } else if let Some(chunk) = self.chunks.next() {
+                self.valid = chunk.valid().len();
+                self.invalid = chunk.invalid().len();
+            } else {
+                return self.at_in_body;
+            }
+        }
+    }
 }
 
 /// The text of a body, without a byte order mark.
 pub(super) fn of(content_type: Option<&str>, body: &Bytes) -> Text {
     let mut notes = Vec::new();
+    let mut is_lossy = false;
     let text = if let Ok(text) = str::from_utf8(body) {
         Cow::Borrowed(text)
     } else {
-        let (text, note) = decoded(content_type, body);
+        let (text, note) = exactly(content_type, body).unwrap_or_else(|| {
+            is_lossy = true;
+            lossy(body)
+        });
         notes.push(note);
         text
     };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    // A text with replaced bytes keeps its mark, so that places in it are places in the body.
+    let text = match text.strip_prefix('\u{feff}') {
+        Some(rest) if !is_lossy => rest,
+        _ => &text,
+    };
     if looks_like_form(text)
         && let Some(field) = json_field(text)
     {
@@ -35,6 +89,7 @@ pub(super) fn of(content_type: Option<&str>, body: &Bytes) -> Text {
         return Text {
             bytes: field.into(),
             notes,
+            is_lossy: false,
         };
     }
     let bytes = if notes.is_empty() {
@@ -42,30 +97,46 @@ pub(super) fn of(content_type: Option<&str>, body: &Bytes) -> Text {
     } else {
         Bytes::copy_from_slice(text.as_bytes())
     };
-    Text { bytes, notes }
+    Text {
+        bytes,
+        notes,
+        is_lossy,
+    }
 }
 
-/// Reads bytes that are not UTF-8. A byte order mark decides, then the charset that the sender
-/// names if all bytes are of it. Then it is UTF-8 with broken bytes if most of what is not ASCII is
-/// whole, or else GB18030, the charset of the platform's country.
-fn decoded<'a>(content_type: Option<&str>, body: &'a [u8]) -> (Cow<'a, str>, String) {
+/// Reads bytes that are not UTF-8 and all of another charset. A byte order mark decides, then the
+/// charset that the sender names. Then it is GB18030, the charset of the platform's country, unless
+/// most of what is not ASCII is whole in UTF-8.
+fn exactly<'a>(content_type: Option<&str>, body: &'a [u8]) -> Option<(Cow<'a, str>, String)> {
     let named = content_type.and_then(charset).map(|it| (it, 0));
     let marked = Encoding::for_bom(body);
     for (encoding, mark) in marked.into_iter().chain(named) {
         if let Some(text) = whole(encoding, &body[mark..]) {
-            return (text, format!("decoded from {}", encoding.name()));
+            return Some((text, format!("decoded from {}", encoding.name())));
         }
     }
-    let lossy = String::from_utf8_lossy(body);
-    let broken = lossy.chars().filter(|it| *it == '\u{fffd}').count();
-    let good = lossy.chars().filter(|it| !it.is_ascii()).count() - broken;
-    if good <= broken
-        && let Some(text) = whole(GB18030, body)
-    {
-        return (text, format!("decoded from {}", GB18030.name()));
+    let not_ascii = |it: &char| !it.is_ascii();
+    let chunks = body.utf8_chunks();
+    let good: usize = chunks
+        .map(|chunk| chunk.valid().chars().filter(not_ascii).count())
+        .sum();
+    if good > broken(body) {
+        return None;
     }
-    let note = format!("{broken} broken bytes of {} replaced", UTF_8.name());
-    (lossy, note)
+    let text = whole(GB18030, body)?;
+    Some((text, format!("decoded from {}", GB18030.name())))
+}
+
+/// How many pieces of a body are no UTF-8.
+fn broken(body: &[u8]) -> usize {
+    let chunks = body.utf8_chunks();
+    chunks.filter(|chunk| !chunk.invalid().is_empty()).count()
+}
+
+/// Reads bytes as UTF-8, with a character in place of each broken piece.
+fn lossy(body: &[u8]) -> (Cow<'_, str>, String) {
+    let note = format!("{} broken bytes of {} replaced", broken(body), UTF_8.name());
+    (String::from_utf8_lossy(body), note)
 }
 
 /// The text of bytes that are all of a charset.
@@ -185,6 +256,18 @@ mod tests {
         );
         assert!(found.ends_with("，通话结束\"}"), "{found}");
         assert!(note.ends_with("broken bytes of UTF-8 replaced"), "{note}");
+    }
+
+    #[test]
+    fn places_in_a_text_with_replaced_bytes_are_found_in_the_body() {
+        let body = b"\xef\xbb\xbf[\"\xff\xfe\",\"\xe6\x88\",7]";
+        let text = String::from_utf8_lossy(body);
+        let mut original = Original::new(body);
+        for part in ["[", ",", "7", "]"] {
+            let place = original.place(text.find(part).unwrap());
+            assert_eq!(body[place], part.as_bytes()[0], "{part}");
+        }
+        assert_eq!(original.place(text.len()), body.len());
     }
 
     #[test]
