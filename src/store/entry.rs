@@ -55,59 +55,32 @@ pub fn id_hash(id: &str) -> u64 {
 impl Header {
     /// The header of an event.
     pub fn of(event: &PushEvent) -> Self {
-        // App, robot, task, row, relation and call. A recording is of no task.
-        let ids: [&str; 6] = match &event.payload {
-            Some(Payload::CallRecord(it)) => [
-                &it.app_id,
-                &it.robot_id,
-                &it.task_id,
-                &it.task_data_id,
-                &it.call_relation_id,
-                &it.call_uuid,
-            ],
-            Some(Payload::Voice(it) | Payload::VoiceArchived(it)) => [
-                &it.app_id,
-                &it.robot_id,
-                "",
-                &it.task_data_id,
-                &it.call_relation_id,
-                &it.call_uuid,
-            ],
-            Some(Payload::Dialog(it)) => [
-                &it.app_id,
-                &it.robot_id,
-                &it.task_id,
-                &it.task_data_id,
-                &it.call_relation_id,
-                &it.call_uuid,
-            ],
-            Some(Payload::Call(it)) => [
-                &it.app_id,
-                &it.robot_id,
-                &it.task_id,
-                &it.task_data_id,
-                &it.call_relation_id,
-                &it.call_uuid,
-            ],
-            Some(Payload::Unrecognized(_)) | None => [""; 6],
-        };
-        let [
-            app_id,
-            robot_id,
-            task_id,
-            task_data_id,
-            call_relation_id,
-            call_uuid,
-        ] = ids.map(id_hash);
-        Self {
-            account: event.account.clone(),
-            kind: event.kind,
-            app_id,
-            robot_id,
-            task_id,
-            task_data_id,
-            call_relation_id,
-            call_uuid,
+        /// The hashes of the ids that a payload has.
+        macro_rules! header {
+            ($payload:ident, $task_id:expr) => {
+                Self {
+                    account: event.account.clone(),
+                    kind: event.kind,
+                    app_id: id_hash(&$payload.app_id),
+                    robot_id: id_hash(&$payload.robot_id),
+                    task_id: id_hash($task_id),
+                    task_data_id: id_hash(&$payload.task_data_id),
+                    call_relation_id: id_hash(&$payload.call_relation_id),
+                    call_uuid: id_hash(&$payload.call_uuid),
+                }
+            };
+        }
+        match &event.payload {
+            Some(Payload::CallRecord(it)) => header!(it, &it.task_id),
+            Some(Payload::Dialog(it)) => header!(it, &it.task_id),
+            Some(Payload::Call(it)) => header!(it, &it.task_id),
+            // A recording is of no task.
+            Some(Payload::Voice(it) | Payload::VoiceArchived(it)) => header!(it, ""),
+            Some(Payload::Unrecognized(_)) | None => Self {
+                account: event.account.clone(),
+                kind: event.kind,
+                ..Self::default()
+            },
         }
     }
 }

@@ -307,7 +307,7 @@ impl Reader {
         self.numbers.lock().unwrap().len()
     }
 
-    /// Waits until it has had so many records, and no others; then leaves.
+    /// Waits until it has had this many records, and no others; then leaves.
     async fn has(self, count: usize) {
         eventually("every record", async || {
             assert!(!self.task.is_finished(), "a stream has ended");

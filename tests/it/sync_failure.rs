@@ -32,7 +32,7 @@ async fn after_a_failed_sync_the_journal_is_written_and_synced_anew_before_the_n
     assert!(push("before").await.is_success());
 
     fs::write(path("fail-sync"), "").unwrap();
-    // Whoever syncs first meets the failure, and it need not be this push.
+    // The next sync fails, which need not be that of this push.
     eventually("a refused push", async || {
         let answer = push("refused").await;
         (!answer.is_success() || !path("fail-sync").exists()).then_some(())

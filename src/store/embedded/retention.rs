@@ -34,14 +34,15 @@ impl Shared {
         let by_bytes = last(disk, earliest, end, |it| {
             most > 0 && total.saturating_sub(it.taken.bytes_before) > most
         })?;
-        let excess = self.excess(disk, beside);
-        let by_space = first_tables(&disk.log_tables(), excess).unwrap_or_default();
+        let tables = disk.log_tables();
+        let excess = self.excess(disk, &tables, beside);
+        let by_space = first_tables(&tables, excess).unwrap_or_default();
         Ok(earliest.max(by_age).max(by_bytes).max(by_space))
     }
 
     /// How many bytes the log's tables must give back.
-    fn excess(&self, disk: &Disk, beside: u64) -> u64 {
-        let tables: u64 = disk.log_tables().iter().map(|table| table.bytes).sum();
+    fn excess(&self, disk: &Disk, tables: &[LogTable], beside: u64) -> u64 {
+        let tables: u64 = tables.iter().map(|table| table.bytes).sum();
         let rest = disk.table_bytes().saturating_sub(tables) + beside;
         let room = room_for_log(self.options.retention_bytes, rest);
         let short = match volume(&self.options.path) {
@@ -74,7 +75,7 @@ fn short_of(floor: u64, free: u64, tables: u64) -> u64 {
     short.min(tables.saturating_sub(floor))
 }
 
-/// How many bytes the log's tables may take in a folder of which the rest takes so many.
+/// The bytes that the log's tables may take beside `rest` bytes in the same folder.
 fn room_for_log(most: u64, rest: u64) -> u64 {
     match most {
         0 => u64::MAX,

@@ -33,7 +33,7 @@ async fn all_are_answered(at: &Addresses, http: &Http) {
     assert_eq!(within("a question", asked).await.unwrap().status, 200);
 }
 
-/// The head of a push that announces a body of so many bytes.
+/// The head of a push that announces a body of this many bytes.
 fn head(length: usize) -> String {
     format!(
         "POST /v1/push/default/{PUSH_SECRET}/receiveDialog HTTP/1.1\r\nhost: x\r\n\
