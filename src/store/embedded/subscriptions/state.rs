@@ -300,7 +300,6 @@ impl State {
         for holding in self.members.values_mut() {
             holding.numbers.clear();
             holding.bytes = 0;
-            holding.is_alone = false;
         }
     }
 
@@ -401,7 +400,6 @@ impl State {
                     && holding.numbers.remove(&number)
                 {
                     holding.bytes = holding.bytes.saturating_sub(open.size);
-                    holding.is_alone &= !holding.numbers.is_empty();
                 }
             }
         }

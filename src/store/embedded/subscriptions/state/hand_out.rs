@@ -25,16 +25,11 @@ pub(super) struct Holding {
     share: usize,
     /// When it was last given something, counted in deliveries.
     served: u64,
-    /// Whether it holds an entry that is delivered alone.
-    pub is_alone: bool,
 }
 
 impl Holding {
     fn has_room(&self) -> bool {
-        self.is_hungry
-            && !self.is_alone
-            && self.share > 0
-            && self.numbers.len() < self.window.events
+        self.is_hungry && self.share > 0 && self.numbers.len() < self.window.events
     }
 
     fn fits(&self, size: usize) -> bool {
@@ -71,7 +66,6 @@ impl State {
             is_hungry: false,
             share: 0,
             served: 0,
-            is_alone: false,
         };
         self.members.insert(member, holding);
     }
@@ -168,7 +162,6 @@ impl State {
         now: Millis,
         until: Millis,
     ) -> Given {
-        let is_alone = self.is_suspect(number);
         self.next_tag = self.next_tag.wrapping_add(1);
         self.served += 1;
         let tag = self.next_tag;
@@ -185,7 +178,6 @@ impl State {
         if let Some(holding) = self.members.get_mut(&member) {
             holding.share = holding.share.saturating_sub(1);
             holding.served = self.served;
-            holding.is_alone = is_alone;
         }
         Given {
             member,
@@ -196,13 +188,24 @@ impl State {
         }
     }
 
+    /// Whether a member may be given more. One that holds a suspect holds nothing else.
+    fn has_room(&self, holding: &Holding) -> bool {
+        let holds_suspect = || {
+            holding
+                .numbers
+                .first()
+                .is_some_and(|it| self.is_suspect(*it))
+        };
+        holding.has_room() && !holds_suspect()
+    }
+
     /// The member with the most room for an entry; one that is delivered alone needs a member that
     /// holds nothing.
     fn roomiest(&self, size: usize, is_alone: bool) -> Option<MemberId> {
         let hungry = self
             .members
             .iter()
-            .filter(|(_, holding)| holding.has_room());
+            .filter(|(_, holding)| self.has_room(holding));
         let (member, _) = hungry
             .filter(|(_, holding)| holding.fits(size))
             .filter(|(_, holding)| !is_alone || holding.numbers.is_empty())
@@ -222,7 +225,7 @@ impl State {
 
     /// What must be read for more to be handed out, of a log that ends with the entry `end`.
     pub fn want(&self, spec: &Spec, end: u64) -> Want {
-        if spec.paused || !self.members.values().any(Holding::has_room) {
+        if spec.paused || !self.members.values().any(|holding| self.has_room(holding)) {
             return Want::Nothing;
         }
         let is_missing = |number: &&u64| self.open.get(number).is_some_and(|o| o.entry.is_none());

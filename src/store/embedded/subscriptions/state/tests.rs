@@ -496,6 +496,25 @@ fn what_breaks_its_member_three_times_in_a_row_is_parked_and_nothing_else_is() {
 }
 
 #[test]
+fn a_suspect_whose_deadline_is_extended_stays_alone() {
+    let mut world = World::new();
+    world.apply(&Op::Append(1));
+    for _ in 0..2 {
+        world.apply(&Op::Join(0));
+        world.apply(&Op::Ask(0));
+    }
+    world.apply(&Op::Join(0));
+    world.apply(&Op::Ask(0));
+    let suspect = *world.ids.last().unwrap();
+    let by = Duration::from_millis(DEADLINE);
+    assert_eq!(world.state.extend(&suspect, by, world.now), AckOutcome::Ok);
+    let given = world.ids.len();
+    world.apply(&Op::Append(4));
+    world.apply(&Op::Ask(0));
+    assert_eq!(world.ids.len(), given);
+}
+
+#[test]
 fn what_members_that_leave_in_order_held_is_never_parked() {
     let mut state = State::new(Progress::default(), 0, 0, 7);
     let spec = World::new().spec;
