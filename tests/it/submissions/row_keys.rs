@@ -99,10 +99,11 @@ async fn every_push_and_call_of_a_row_carries_its_key_however_quick_the_pushes_a
             row_keys: vec![key.clone()],
             ..ListCallsRequest::default()
         };
-        // What the log tells may be listed a moment later.
-        let call = eventually("the row's call", async || {
+        // What the log tells may be listed a moment later, and until then as it was before.
+        let call = eventually("the row's whole call", async || {
             let page = calls.list_calls(request.clone()).await.unwrap();
-            page.into_inner().calls.pop()
+            let call = page.into_inner().calls.pop();
+            call.filter(|call| call.state() == CallState::Complete)
         })
         .await;
         let record = call.call_record.unwrap_or_default();
